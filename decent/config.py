@@ -1,0 +1,318 @@
+"""The one description of a run, behind the command line, TOML files and the library.
+
+    seed, workers, steps, batch_size
+    [task]  [optimizer]                  what is trained
+    [topology] [schedule] [dynamics] [merge]    who, when, how, into what
+    [runtime]  [simulation]              where: real processes, or virtual time
+
+`[task]`, `[schedule]`, `[dynamics]`, `[merge]` and `[optimizer]` name a thing and give its options
+beside the name. Everything is checked before anything starts; an error names the field, the value
+and the remedy.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from decent import dynamics, merge, schedule, share, topology
+from decent.errors import ConfigError, InputError, TopologyError
+
+NAMED = ("task", "schedule", "dynamics", "merge", "optimizer")
+"""Tables of the form: a name, and its options beside it."""
+
+
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Frozen, and without unknown keys."""
+
+
+class Named(Strict, frozen=True):
+    """Something chosen by name, with options."""
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+class TopologyTable(Strict, frozen=True):
+    """Who talks to whom. A family (`name`) of `workers`, a shipped topology, or a `file`."""
+
+    name: str = "ring"
+    file: str | None = None
+    rate: float | Literal["own"] = 0.04
+    """models each worker sends per local step, on average; "own" keeps the file's rates"""
+    seed: int = 0
+    options: dict[str, float] = {}
+
+
+class MergeTable(Strict, frozen=True):
+    name: str = "mean"
+    norm_statistics: Literal["average", "recalibrate", "local"] = "recalibrate"
+    options: dict[str, Any] = {}
+
+
+class RuntimeTable(Strict, frozen=True):
+    """Real processes. Times in seconds."""
+
+    threads: int = 1
+    """torch threads of a worker"""
+    transport: Literal["tcp", "ipc"] = "tcp"
+    host: str = "127.0.0.1"
+    """address the workers listen on; others reach them there"""
+    port: int = 0
+    """worker i listens on port + i; 0 lets the system choose"""
+    chunk_kib: int = 512
+    start_s: float = 60.0
+    silent_s: float = 3.0
+    dead_s: float = 15.0
+    deterministic: bool = False
+    """apply corrections at step boundaries only"""
+
+
+class SimulationTable(Strict, frozen=True):
+    """Virtual time: what a step and a link take where the topology does not say."""
+
+    step_s: float = 0.1
+    step_spread: float = 0.0
+    """spread of pace over workers: standard deviation of log step time"""
+    step_jitter: float = 0.1
+    """the same from step to step"""
+    latency_s: float = 0.01
+    bandwidth_mbps: float | None = None
+    jitter: float = 0.0
+    """spread of latency: standard deviation of its logarithm"""
+    loss: float = 0.0
+    """share of messages lost"""
+
+
+class Config(Strict, frozen=True):
+    """A whole run."""
+
+    seed: int = 0
+    workers: int | None = None
+    """none: as many as the topology's file has, or 8"""
+    steps: int = 1000
+    batch_size: int = 16
+    init: Literal["common", "own"] = "common"
+    """whether all workers start from the same parameters"""
+    task: Named = Named(name="digits")
+    optimizer: Named | None = None
+    """a class of torch.optim with its options; none: the task's own"""
+    topology: TopologyTable = TopologyTable()
+    schedule: Named = Named(name="poisson")
+    dynamics: Named = Named(name="a2cid2")
+    merge: MergeTable = MergeTable()
+    runtime: RuntimeTable = RuntimeTable()
+    simulation: SimulationTable = SimulationTable()
+
+    def __post_init__(self) -> None:
+        for field in ("steps", "batch_size"):
+            _at_least(field, getattr(self, field), 1)
+        if self.workers is not None:
+            _at_least("workers", self.workers, 1)
+        if self.topology.rate != "own":
+            _more_than_0("topology.rate", self.topology.rate)
+        _at_least("runtime.threads", self.runtime.threads, 1)
+        _at_least("runtime.chunk_kib", self.runtime.chunk_kib, 1)
+        for field in ("start_s", "silent_s", "dead_s"):
+            _more_than_0(f"runtime.{field}", getattr(self.runtime, field))
+        if not 0 <= self.runtime.port <= 65_535 - (self.workers or 1):
+            raise ConfigError(
+                f"runtime.port = {self.runtime.port}", "a port for each worker below 65536, or 0"
+            )
+        _more_than_0("simulation.step_s", self.simulation.step_s)
+        for field in ("step_spread", "step_jitter", "latency_s", "jitter"):
+            _at_least(f"simulation.{field}", getattr(self.simulation, field), 0)
+        if not 0 <= self.simulation.loss < 1:
+            raise ConfigError(f"simulation.loss = {self.simulation.loss}", "0 ≤ loss < 1")
+
+    def make_topology(self) -> topology.Topology:
+        """The graph with its rates, checked against the number of workers."""
+        table = self.topology
+        if table.file is not None or table.name not in topology.families():
+            graph = topology.load(table.file or table.name)
+        else:
+            graph = topology.family(table.name, self.workers or 8, seed=table.seed, **table.options)
+        if self.workers not in (None, graph.n):
+            raise TopologyError(
+                f"workers = {self.workers}, but {table.file or table.name} has {graph.n}",
+                "as many workers as the topology has nodes",
+                f"set workers = {graph.n}, or choose another topology",
+            )
+        if table.rate == "own" or graph.n == 1:
+            return graph
+        return graph.with_models_per_worker(table.rate)
+
+    def make_schedule(self) -> schedule.Schedule:
+        return schedule.get(self.schedule.name, **self.schedule.options)
+
+    def make_dynamics(self) -> dynamics.Dynamics:
+        return dynamics.get(self.dynamics.name, **self.dynamics.options)
+
+    def make_merge(self) -> merge.Merge:
+        return merge.get(self.merge.name, **self.merge.options)
+
+    def check(self) -> None:
+        """Build everything that needs neither torch nor data, and discard it: raises InputError."""
+        graph = self.make_topology()
+        self.make_dynamics().system(graph.chi_1, graph.chi_2)
+        self.make_schedule()
+        self.make_merge()
+
+    def to_toml(self) -> str:
+        """As resolved: enough to run it again."""
+        return _toml(_flatten(msgspec.to_builtins(self)))
+
+
+def load(source: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
+    """A config from a TOML file, a name that comes with decent, or the defaults; then
+    `KEY=VALUE` overrides, keys dotted, values as in TOML (bare words are strings)."""
+    data = _read(_locate(source)) if source is not None else {}
+    for override in overrides:
+        _override(data, override)
+    return from_dict(data)
+
+
+def from_dict(data: dict[str, Any]) -> Config:
+    """A config from nested tables, as TOML gives them."""
+    data = {key: _gather(key, value) for key, value in data.items()}
+    try:
+        return msgspec.convert(data, Config)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error)) from None
+
+
+def _locate(source: str | Path) -> Path:
+    path = Path(source)
+    if path.suffix == ".toml" or path.exists():
+        return path
+    try:
+        return share.find("launch", f"{source}.toml")
+    except InputError as error:
+        raise ConfigError(error.given, error.expected, error.remedy) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        data = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}", "a TOML file that can be read") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}", "a TOML file") from None
+    file = data.get("topology", {}).get("file") if isinstance(data.get("topology"), dict) else None
+    if isinstance(file, str) and not Path(file).is_absolute() and (path.parent / file).exists():
+        data["topology"]["file"] = str((path.parent / file).resolve())
+    return data
+
+
+def _override(data: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {override}", "KEY=VALUE, such as steps=500 or task.alpha=0.3")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *path, last = key.strip().split(".")
+    table = data
+    for part in path:
+        inner = table.setdefault(part, {})
+        if isinstance(inner, str):
+            inner = table[part] = {"name": inner}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override}", f"{part} to be a table")
+        table = inner
+    table[last] = value
+
+
+def _gather(key: str, value: Any) -> Any:
+    """Options beside a name, put into `options`; a bare name stands for a table."""
+    if isinstance(value, str) and key in (*NAMED, "topology"):
+        return {"name": value}
+    fields = {"topology": TopologyTable, "merge": MergeTable}.get(key, Named)
+    if not isinstance(value, dict) or key not in (*NAMED, "topology"):
+        return value
+    known = fields.__struct_fields__
+    own = {k: v for k, v in value.items() if k in known and k != "options"}
+    options = {k: v for k, v in value.items() if k not in known} | value.get("options", {})
+    if fields is Named and "name" not in own:
+        default = next(f.default for f in msgspec.structs.fields(Config) if f.name == key)
+        own["name"] = default.name if isinstance(default, Named) else "SGD"
+    return own | ({"options": options} if options else {})
+
+
+def _flatten(data: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `_gather`, without what is none."""
+    flat = {}
+    for key, value in data.items():
+        if isinstance(value, dict):
+            value = {k: v for k, v in value.items() if v is not None and k != "options"} | (
+                value.get("options", {})
+            )
+        if value is not None:
+            flat[key] = value
+    return flat
+
+
+def _toml(data: dict[str, Any]) -> str:
+    plain = [f"{key} = {_value(v)}" for key, v in data.items() if not isinstance(v, dict)]
+    tables = [
+        f"\n[{key}]\n" + "\n".join(f"{k} = {_value(v)}" for k, v in table.items())
+        for key, table in data.items()
+        if isinstance(table, dict)
+    ]
+    return "\n".join([*plain, *tables]) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{k} = {_value(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return msgspec.json.encode(value).decode()
+
+
+def _explained(text: str) -> ConfigError:
+    """A validation error of msgspec in our words, with the field's path."""
+    found = re.search(r" - at `\$\.?(.*)`$", text)
+    path = re.sub(r"\[\.\.\.\]", "", found[1]) if found else ""
+    cause = text[: found.start()] if found else text
+    unknown = re.search(r"unknown field `(.*)`", cause)
+    if not unknown:
+        return ConfigError(f"{path or 'configuration'}: {cause[:1].lower()}{cause[1:]}")
+    known = _fields_at(path)
+    near = get_close_matches(unknown[1], known, 1)
+    return ConfigError(
+        f"unknown key {'.'.join(filter(None, [path, unknown[1]]))}",
+        ", ".join(known),
+        f"did you mean {near[0]}?" if near else "remove it",
+    )
+
+
+def _fields_at(path: str) -> list[str]:
+    kind: Any = Config
+    for part in filter(None, path.split(".")):
+        field = next((f for f in msgspec.structs.fields(kind) if f.name == part), None)
+        default = None if field is None else field.default
+        if not isinstance(default, msgspec.Struct):
+            return []
+        kind = type(default)
+    return list(kind.__struct_fields__)
+
+
+def _at_least(field: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise ConfigError(f"{field} = {value}", f"{least} or more")
+
+
+def _more_than_0(field: str, value: float) -> None:
+    if not (value > 0 and math.isfinite(value)):
+        raise ConfigError(f"{field} = {value}", "a finite number above 0")

@@ -1,0 +1,112 @@
+"""One worker's training: seeds, model, optimizer, its share of the data, and one step at a time.
+
+    trainer = Trainer(task, worker, workers, seed, batch_size)
+    layout = bind(trainer.model, vector)        # optional, before the first step or between steps
+    while …: loss = trainer.step()
+
+With `init="common"` all workers start from the same weights, with "own" each from its own; shards
+and batches depend on (seed, worker) alone. A trainer has its own state of torch's global CPU
+generator, put in place while it works (2 µs a step): two in one process do not disturb each other,
+nor the caller. The CUDA, NumPy and Python generators are shared.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, Literal
+
+import torch
+
+from decent.errors import RuntimeFault
+from decent.learning.batches import endless, share
+from decent.learning.task import Task
+from decent.schedule.streams import stream
+
+LR = 0.1  # of the SGD that a task without `optimizer` gets
+
+
+class Trainer:
+    """A model on its way, and what moves it."""
+
+    def __init__(
+        self,
+        task: Task,
+        worker: int,
+        workers: int,
+        seed: int,
+        batch_size: int,
+        init: Literal["common", "own"] = "common",
+    ) -> None:
+        self.task, self.worker, self.steps = task, worker, 0
+        self._seed, self._batch_size = seed, batch_size
+        self._random = torch.get_rng_state()
+        self._data = share(task, worker, workers)
+        self.samples = len(self._data)  # type: ignore[arg-type]
+        self._stream = endless(self._data, batch_size, stream(seed, "batches", worker))
+        with self._own_randomness():
+            torch.manual_seed(_number(seed, "init", *([worker] if init == "own" else [])))
+            self.model = task.model()
+            torch.manual_seed(_number(seed, "torch", worker))
+            make = getattr(task, "optimizer", _sgd)
+            self.optimizer: torch.optim.Optimizer = make(self.model)
+        self.model.train()
+
+    def step(self) -> float:
+        """One local optimizer step; the loss before it."""
+        return self.update([next(self._stream)])
+
+    def update(self, batches: Sequence[Any]) -> float:
+        """One optimizer step along the mean of the gradients on `batches`; their mean loss."""
+        total = 0.0
+        with self._own_randomness():
+            self.optimizer.zero_grad()
+            for batch in batches:
+                loss = self.task.loss(self.model, batch) / len(batches)
+                total += self._finite(loss.item())
+                loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+        self.steps += 1
+        return total
+
+    def evaluate(self) -> dict[str, float]:
+        """The task's measures of the model as it is; training goes on undisturbed."""
+        with self._own_randomness():
+            state = torch.get_rng_state()
+            measures = self.task.evaluate(self.model)
+            torch.set_rng_state(state)
+        return measures
+
+    def batches(self, count: int) -> list[Any]:
+        """`count` batches of the worker's share, always the same, beside those it trains on."""
+        rng = stream(self._seed, "recalibration", self.worker)
+        return list(islice(endless(self._data, self._batch_size, rng), count))
+
+    def _finite(self, loss: float) -> float:
+        if not math.isfinite(loss):
+            raise RuntimeFault(
+                f"worker {self.worker}, step {self.steps}: the loss is {loss}. The step was not "
+                "taken; lower the learning rate, clip gradients or look at the data"
+            )
+        return loss
+
+    @contextmanager
+    def _own_randomness(self) -> Iterator[None]:
+        outside = torch.get_rng_state()
+        torch.set_rng_state(self._random)
+        try:
+            yield
+        finally:
+            self._random = torch.get_rng_state()
+            torch.set_rng_state(outside)
+
+
+def _number(seed: int, *names: str | int) -> int:
+    """A seed for torch."""
+    return int(stream(seed, *names).integers(2**63))
+
+
+def _sgd(model: torch.nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=LR)

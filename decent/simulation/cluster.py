@@ -1,0 +1,187 @@
+"""A cluster of workers in virtual time: an event queue that drives the runtime's own `Worker`s.
+
+An event is a local step, a packet's arrival, a worker's wake-up, or a fault. Nothing depends on the
+wall clock; equal seeds give equal runs to the bit.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from decent.errors import DecentError
+from decent.schedule import stream
+from decent.simulation.network import Network
+from decent.worker import Packet, Reduction, Worker
+
+TICK_S = 1e-9
+"""The least a worker sleeps: virtual time moves on whatever rounding does."""
+
+
+class Learner(Protocol):
+    """Takes one local gradient step on a worker's live vector, in place."""
+
+    def __call__(self, worker: Worker) -> object: ...
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long a worker's steps take: mean seconds, and the spread of their logarithm."""
+
+    step_s: float = 1.0
+    jitter: float = 0.0
+
+    def durations(self, rng: np.random.Generator) -> Iterator[float]:
+        while True:
+            yield self.step_s * math.exp(self.jitter * rng.normal() - self.jitter**2 / 2)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that happens to the cluster at `at_s`; see `decent.testing` for ready ones."""
+
+    at_s: float
+    what: str
+    act: Callable[[Cluster], None]
+
+
+class Cluster:
+    """Workers, a network between them, and virtual time in seconds.
+
+    `steps[i]` local steps of worker i are taken by `learner`; then it takes part in the merge with
+    weight `weights[i]`. Without a learner there are contacts but no gradients.
+    """
+
+    def __init__(
+        self,
+        workers: Iterable[Worker],
+        network: Network,
+        *,
+        learner: Learner | None = None,
+        paces: list[Pace] | None = None,
+        weights: list[float] | None = None,
+        faults: Iterable[Fault] = (),
+        merge: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.workers = {worker.me: worker for worker in workers}
+        self.network, self.learner, self.merging = network, learner, merge
+        self.weights = weights or [1.0] * len(self.workers)
+        self.now_s = 0.0
+        self.down: dict[int, str] = {}  # worker → what ended it
+        self.paused: set[int] = set()
+        self.merges: dict[int, Reduction] = {}
+        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._wake_s = dict.fromkeys(self.workers, math.inf)
+        self._held: dict[int, list[Callable[[], None]]] = {}
+        paces = paces or [Pace()] * len(self.workers)
+        self._durations = {me: paces[me].durations(stream(seed, "pace", me)) for me in self.workers}
+        for fault in faults:
+            self.at(fault.at_s, lambda fault=fault: fault.act(self))  # type: ignore[misc]
+        for worker in self.workers.values():
+            worker.start(0.0)
+            self._after(worker)
+            self._next_step(worker)
+
+    def at(self, time_s: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self._queue, (time_s, next(self._order), act))
+
+    def run(
+        self, until_s: float = math.inf, until: Callable[[Cluster], bool] | None = None
+    ) -> Cluster:
+        """Run to `until_s`, or until `until(cluster)`, or until everyone is merged."""
+        stop = until or Cluster.finished
+        while self._queue and self._queue[0][0] <= until_s and not stop(self):
+            self.now_s, _, act = heapq.heappop(self._queue)
+            act()
+        if until_s < math.inf and not stop(self):
+            self.now_s = max(self.now_s, until_s)
+        return self
+
+    def finished(self) -> bool:
+        """Everyone alive holds the merge and knows that everyone does."""
+        return self.merging and all(
+            me in self.merges and self.merges[me].closed for me in self.alive
+        )
+
+    @property
+    def alive(self) -> list[int]:
+        return [me for me in self.workers if me not in self.down]
+
+    def kill(self, me: int, why: str = "killed") -> None:
+        self.down.setdefault(me, why)
+
+    def pause(self, me: int) -> None:
+        self.paused.add(me)
+
+    def resume(self, me: int) -> None:
+        self.paused.discard(me)
+        for act in self._held.pop(me, []):
+            act()
+
+    def total(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+        """Σ over the living of their plain state at the common time now, in double precision."""
+        for me in self.alive:
+            self.workers[me].refresh(self.now_s)
+        return np.sum([self.workers[me].slots.plain().astype(float) for me in self.alive], axis=0)
+
+    def _next_step(self, worker: Worker) -> None:
+        planned = worker.steps or 0
+        if self.learner is not None and worker.context.clock.steps < planned:
+            duration_s = next(self._durations[worker.me])
+            self.at(self.now_s + duration_s, lambda: self._run(worker.me, self._step))
+        elif planned and worker.context.clock.steps >= planned and self.merging:
+            vector, weight = worker.slots.array[0], self.weights[worker.me]
+            self.merges[worker.me] = worker.reduce(0, vector, weight, self.now_s)
+
+    def _step(self, worker: Worker) -> None:
+        assert self.learner is not None
+        worker.refresh(self.now_s)
+        self.learner(worker)
+        worker.advance(worker.context.clock.steps + 1, self.now_s)
+        self._next_step(worker)
+
+    def _run(self, me: int, act: Callable[[Worker], None]) -> None:
+        """Let a worker act, if it lives; what befalls a paused one waits."""
+        if me in self.down:
+            return
+        if me in self.paused:
+            self._held.setdefault(me, []).append(lambda: self._run(me, act))
+            return
+        worker = self.workers[me]
+        try:
+            act(worker)
+            if worker.context.fatal is not None:
+                raise worker.context.fatal
+        except DecentError as error:
+            worker.context.trace("fault", self.now_s, what=str(error))
+            self.kill(me, str(error))
+        self._after(worker)
+
+    def _after(self, worker: Worker) -> None:
+        """Send what the worker has to say; wake it when it next has something to do."""
+        for packet in worker.outbox:
+            for time_s in self.network.arrivals(packet, self.now_s):
+                self.at(time_s, lambda packet=packet: self._deliver(packet))  # type: ignore[misc]
+        worker.outbox.clear()
+        wake_s = max(worker.wake_s(self.now_s), self.now_s + TICK_S)
+        if wake_s < self._wake_s[worker.me]:
+            self._wake_s[worker.me] = wake_s
+            self.at(wake_s, lambda: self._wake(worker.me, wake_s))
+
+    def _wake(self, me: int, wake_s: float) -> None:
+        if self._wake_s[me] == wake_s:
+            self._wake_s[me] = math.inf
+            self._run(me, lambda worker: worker.poll(self.now_s))
+
+    def _deliver(self, packet: Packet) -> None:
+        to = packet.message.dst
+        if to in self.workers:
+            self._run(to, lambda worker: worker.receive(packet, self.now_s))

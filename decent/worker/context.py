@@ -1,0 +1,67 @@
+"""What the parts of one worker share: identity, the way out, counters and the trace."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from decent.worker import messages as m
+from decent.worker.clock import Clock
+from decent.worker.limits import Limits
+from decent.worker.slots import Array
+
+Record = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Stats:
+    """Counters of one worker. `models_sent` counts whole vectors, so chunks count as fractions."""
+
+    started: int = 0
+    completed: int = 0
+    answered: float = 0.0
+    abandoned: int = 0
+    models_sent: float = 0.0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    repeated: int = 0  # chunks asked for again
+    duplicates: int = 0  # requests that came twice
+    values_mixed: int = 0
+    refused: int = 0  # messages refused: wrong run, malformed, unknown sender
+    last_distance: float = 0.0  # ‖m_i − m_j‖ at the last exchange started here
+    skipped: Counter[str] = field(default_factory=Counter)  # reason → contacts not made
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**vars(self), "skipped": dict(self.skipped)}
+
+
+@dataclass
+class Context:
+    """Identity, time, outbox, counters, trace, and the first fatal error."""
+
+    me: int
+    run: str
+    epoch: int
+    limits: Limits
+    clock: Clock
+    record: Record
+    outbox: list[m.Packet] = field(default_factory=list)
+    stats: Stats = field(default_factory=Stats)
+    fatal: Exception | None = None
+
+    def send(
+        self, to: int, kind: type[m.Message], payload: Array | None = None, **fields: Any
+    ) -> None:
+        message = kind(src=self.me, dst=to, epoch=self.epoch, **fields)
+        self.outbox.append(m.Packet(message, payload))
+        if payload is not None:
+            self.stats.bytes_sent += payload.nbytes
+
+    def trace(self, event: str, now_s: float, **fields: Any) -> None:
+        time = round(self.clock.time(now_s), 6)
+        self.record({"event": event, "t": time, "s": round(now_s, 6), **fields})
+
+    def fail(self, error: Exception) -> None:
+        self.fatal = self.fatal or error

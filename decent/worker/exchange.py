@@ -1,0 +1,104 @@
+"""The pairwise exchange, cut into chunks that flow independently; both halves, no I/O.
+
+::
+
+    initiator i                                responder j
+      snapshot m_i[c]   ── Request(seq, c) ──▶   in one turn: snapshot m_j[c];
+                                                 slots += b·(m_i − m_j)
+      slots += b·(m_j − m_i)  ◀── Reply ──       remembers m_j[c] until it is settled
+
+Both ends use the same two snapshots and the same b, and changes are added, so Σ_i state_i is kept
+whatever happened to either state meanwhile. (edge, epoch, seq, chunk) is an idempotency key: a
+request that comes twice is answered from memory and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from decent.worker.limits import Limits
+from decent.worker.slots import Array
+
+
+@dataclass
+class InFlight:
+    """A chunk that was sent and not yet answered."""
+
+    snapshot: Array
+    retry_at_s: float
+    pause_s: float
+
+
+@dataclass
+class Exchange:
+    """The initiator's half of one exchange with `peer`."""
+
+    peer: int
+    seq: int
+    mix: tuple[float, ...]
+    chunks: int
+    started_s: float
+    limits: Limits
+    flying: dict[int, InFlight] = field(default_factory=dict)
+    sent: int = 0
+    mixed: int = 0  # values
+    squared: float = 0.0  # ‖m_i − m_j‖² over the chunks mixed
+
+    def sendable(self) -> Iterator[int]:
+        """Chunks to send now: the window's free places."""
+        while self.sent < self.chunks and len(self.flying) < self.limits.window:
+            self.sent += 1
+            yield self.sent - 1
+
+    def fly(self, chunk: int, snapshot: Array, now_s: float) -> None:
+        pause_s = self.limits.retry_s
+        self.flying[chunk] = InFlight(snapshot, now_s + pause_s, pause_s)
+
+    def overdue(self, now_s: float) -> Iterator[int]:
+        """Chunks to send again, each after twice the pause before."""
+        for chunk, flight in self.flying.items():
+            if flight.retry_at_s <= now_s:
+                flight.pause_s = min(2 * flight.pause_s, self.limits.retry_most_s)
+                flight.retry_at_s = now_s + flight.pause_s
+                yield chunk
+
+    def land(self, chunk: int, values: int, squared: float) -> None:
+        del self.flying[chunk]
+        self.mixed += values
+        self.squared += squared
+
+    @property
+    def settled(self) -> int:
+        """All chunks below this have been answered."""
+        return min(self.flying, default=self.sent)
+
+    @property
+    def complete(self) -> bool:
+        return self.sent == self.chunks and not self.flying
+
+    def retry_at_s(self) -> float:
+        return min((flight.retry_at_s for flight in self.flying.values()), default=np.inf)
+
+
+@dataclass
+class Answers:
+    """The responder's memory of one peer: at most a window of replies, for one exchange."""
+
+    seq: int = -1
+    answered: set[int] = field(default_factory=set)
+    replies: dict[int, Array] = field(default_factory=dict)
+
+    def begin(self, seq: int) -> None:
+        """A new exchange settles every earlier one: an edge has one open at a time."""
+        self.seq, self.answered, self.replies = seq, set(), {}
+
+    def settle(self, below: int) -> None:
+        for chunk in [chunk for chunk in self.replies if chunk < below]:
+            del self.replies[chunk]
+
+    def remember(self, chunk: int, snapshot: Array) -> None:
+        self.answered.add(chunk)
+        self.replies[chunk] = snapshot

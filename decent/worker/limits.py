@@ -1,0 +1,28 @@
+"""Bounds on everything a worker waits for, keeps or sends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds unless the name says otherwise."""
+
+    chunk: int = 131_072
+    """values in a chunk: 512 KiB of float32 stay in a core's cache while they are mixed"""
+    window: int = 4
+    """chunks of one exchange in flight"""
+    max_open: int = 4
+    """exchanges a worker may have started and not completed, over all edges"""
+    beat_s: float = 0.5
+    """between two signs of life on an edge"""
+    silent_s: float = 3.0
+    """silence after which a peer is no longer contacted (until it is heard again)"""
+    dead_s: float = 15.0
+    """silence after which a peer counts as dead"""
+    start_s: float = 60.0
+    """how long a peer may take to appear at all"""
+    retry_s: float = 1.0
+    """before a chunk is asked for again; doubles at each attempt"""
+    retry_most_s: float = 8.0

@@ -1,0 +1,51 @@
+"""What a worker knows of each peer: whether it has greeted us, and when it was last heard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from decent.worker.exchange import Answers, Exchange
+from decent.worker.limits import Limits
+
+State = Literal["expected", "alive", "silent", "dead"]
+
+
+@dataclass
+class Peer:
+    """One peer of this worker, as seen from here."""
+
+    id: int
+    since_s: float
+    epoch: int = -1  # of its latest incarnation; −1 until it has greeted us
+    heard_s: float = 0.0
+    state: State = "expected"
+    exchange: Exchange | None = None  # the one we have open with it
+    answers: Answers = field(default_factory=Answers)
+    seq: int = 0  # of our next exchange with it
+
+    @property
+    def greeted(self) -> bool:
+        return self.epoch >= 0
+
+    def hear(self, now_s: float) -> bool:
+        """A sign of life; True if the peer was silent until now. The dead stay dead."""
+        back = self.state == "silent"
+        self.heard_s = now_s
+        if self.state != "dead":
+            self.state = "alive"
+        return back
+
+    def judge(self, now_s: float, limits: Limits) -> State | None:
+        """The peer's state, if it has just changed for the worse."""
+        before = self.state
+        silence_s = now_s - (self.heard_s if self.greeted else self.since_s)
+        if before == "dead":
+            return None
+        if not self.greeted:
+            self.state = "dead" if silence_s > limits.start_s else "expected"
+        elif silence_s > limits.dead_s:
+            self.state = "dead"
+        elif silence_s > limits.silent_s:
+            self.state = "silent"
+        return self.state if self.state != before else None

@@ -1,0 +1,152 @@
+"""The state of one worker: S slots of d values, in chunks that drift each on its own clock.
+
+Row 0 of the array is the live parameters. The others are kept in the system's relative basis
+(`System.basis`), in which a gradient step touches row 0 alone: w_s = slot_s − (k_s/k_0)·slot_0.
+So an optimizer may write row 0 in place, whenever it likes, and nothing else has to follow.
+
+For chunk c brought from local time t₀ under system P to time t under system Q the whole work is
+one small matrix, T_Q · exp(A_P (t − t₀)) · T_P⁻¹, applied to the S rows of the chunk in cache.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from decent.dynamics import System
+from decent.errors import ModelError
+
+Array = np.ndarray[Any, Any]
+
+
+class Slots:
+    """`array` (S, d), float32 or float64, changed in place; given in the papers' own slots, it is
+    brought into the relative basis here.
+
+    `guard` is entered around every change, one chunk at a time: the optimizer's turn.
+    """
+
+    def __init__(
+        self,
+        array: Array,
+        system: System,
+        chunk: int,
+        guard: AbstractContextManager[object] | None = None,
+    ) -> None:
+        if array.ndim != 2 or len(array) != len(system.slots) or not array.size:
+            raise ModelError(
+                f"a state of shape {array.shape}",
+                f"({len(system.slots)}, d) with d ≥ 1, for slots {', '.join(system.slots)}",
+            )
+        for row, share in zip(array[1:], system.basis[1:, 0], strict=True):
+            if share:
+                row += float(share) * array[0]
+        self.array, self.chunk, self.system = array, chunk, system
+        self.values = array.shape[1]
+        self.chunks = -(-self.values // chunk)
+        self._guard = nullcontext() if guard is None else guard
+        self._systems = [system] * self.chunks
+        self._times = [0.0] * self.chunks
+        self._resting = [not array[1:].any()] * self.chunks
+
+    def span(self, chunk: int) -> slice:
+        return slice(chunk * self.chunk, min(self.values, (chunk + 1) * self.chunk))
+
+    def stale(self, time: float, age: float) -> list[int]:
+        """Chunks that have not drifted for `age` and would change if they did."""
+        return [
+            chunk
+            for chunk in range(self.chunks)
+            if time - self._times[chunk] >= age and self._moves(chunk, self._systems[chunk])
+        ]
+
+    def refresh(self, time: float) -> None:
+        """Bring every chunk to local `time`."""
+        for chunk in range(self.chunks):
+            self.drift(chunk, time)
+
+    def drift(self, chunk: int, time: float) -> None:
+        with self._guard:
+            self._drift(chunk, time)
+
+    def snapshot(self, chunk: int, time: float) -> Array:
+        """A copy of what an exchange sends of this chunk, at `time`."""
+        with self._guard:
+            self._drift(chunk, time)
+            return self._message(chunk)
+
+    def answer(self, chunk: int, time: float, theirs: Array, mix: Array) -> Array | None:
+        """The responder's half, in one turn: snapshot, difference, update.
+
+        Returns the snapshot; or None, with nothing changed, if the difference is not finite.
+        """
+        with self._guard:
+            self._drift(chunk, time)
+            ours = self._message(chunk)
+            return ours if self._mix(chunk, theirs - ours, mix) else None
+
+    def add(self, chunk: int, time: float, difference: Array, mix: Array) -> bool:
+        """Add `mix[s]·difference` to slot s (plain coefficients); False if it is not finite."""
+        with self._guard:
+            self._drift(chunk, time)
+            return self._mix(chunk, difference, mix)
+
+    def plain(self) -> Array:
+        """A copy of the state in the papers' own slots."""
+        inverse = np.linalg.inv(self.system.basis).astype(self.array.dtype)
+        result: Array = inverse @ self.array
+        return result
+
+    def _moves(self, chunk: int, system: System) -> bool:
+        """False while only row 0 is not zero and the flow leaves it alone."""
+        return not self._resting[chunk] or bool(system.relative.flow[:, 0].any())
+
+    def _drift(self, chunk: int, time: float) -> None:
+        old, new = self._systems[chunk], self.system
+        elapsed = time - self._times[chunk]
+        self._times[chunk] = max(time, self._times[chunk])
+        self._systems[chunk] = new
+        rebased = old is not new and not np.array_equal(old.basis, new.basis)
+        if not rebased and (elapsed <= 0 or not self._moves(chunk, old)):
+            return
+        matrix = old.relative.propagator(max(0.0, elapsed))
+        if rebased:
+            matrix = new.basis @ np.linalg.inv(old.basis) @ matrix
+            self._resting[chunk] = False
+        self._apply(chunk, matrix - np.eye(len(matrix)))
+
+    def _apply(self, chunk: int, change: Array) -> None:
+        """rows += change @ rows, touching only what changes."""
+        rows = self.array[:, self.span(chunk)]
+        sums = [_combine(row, rows) for row in change]
+        for row, extra in zip(rows, sums, strict=True):
+            if extra is not None:
+                row += extra
+
+    def _message(self, chunk: int) -> Array:
+        rows = self.array[:, self.span(chunk)]
+        message = _combine(self.system.relative.message, rows)
+        assert message is not None  # a system that sends nothing is refused when built
+        return message
+
+    def _mix(self, chunk: int, difference: Array, mix: Array) -> bool:
+        if not np.isfinite(np.dot(difference, difference)):
+            return False
+        rows = self.array[:, self.span(chunk)]
+        for slot, coefficient in enumerate(self.system.basis @ mix):
+            if coefficient:
+                rows[slot] += float(coefficient) * difference
+                self._resting[chunk] &= slot == 0
+        return True
+
+
+def _combine(coefficients: Array, rows: Array) -> Array | None:
+    """Σ coefficients[s]·rows[s] as a new array; None where all coefficients are 0."""
+    total: Array | None = None
+    for coefficient, row in zip(coefficients, rows, strict=True):
+        if coefficient:
+            term = row.copy() if coefficient == 1 else float(coefficient) * row
+            total = term if total is None else np.add(total, term, out=total)
+    return total
