@@ -22,7 +22,11 @@ from typing import Any, Literal
 
 import msgspec
 
-from decent import dynamics, merge, schedule, share, topology
+from decent import dynamics as _dynamics
+from decent import merge as _merge
+from decent import schedule as _schedule
+from decent import share
+from decent import topology as _topology
 from decent.errors import ConfigError, InputError, TopologyError
 
 NAMED = ("task", "schedule", "dynamics", "merge", "optimizer")
@@ -132,13 +136,15 @@ class Config(Strict, frozen=True):
         if not 0 <= self.simulation.loss < 1:
             raise ConfigError(f"simulation.loss = {self.simulation.loss}", "0 ≤ loss < 1")
 
-    def make_topology(self) -> topology.Topology:
+    def make_topology(self) -> _topology.Topology:
         """The graph with its rates, checked against the number of workers."""
         table = self.topology
-        if table.file is not None or table.name not in topology.families():
-            graph = topology.load(table.file or table.name)
+        if table.file is not None or table.name not in _topology.families():
+            graph = _topology.load(table.file or table.name)
         else:
-            graph = topology.family(table.name, self.workers or 8, seed=table.seed, **table.options)
+            graph = _topology.family(
+                table.name, self.workers or 8, seed=table.seed, **table.options
+            )
         if self.workers not in (None, graph.n):
             raise TopologyError(
                 f"workers = {self.workers}, but {table.file or table.name} has {graph.n}",
@@ -149,14 +155,14 @@ class Config(Strict, frozen=True):
             return graph
         return graph.with_models_per_worker(table.rate)
 
-    def make_schedule(self) -> schedule.Schedule:
-        return schedule.get(self.schedule.name, **self.schedule.options)
+    def make_schedule(self) -> _schedule.Schedule:
+        return _schedule.get(self.schedule.name, **self.schedule.options)
 
-    def make_dynamics(self) -> dynamics.Dynamics:
-        return dynamics.get(self.dynamics.name, **self.dynamics.options)
+    def make_dynamics(self) -> _dynamics.Dynamics:
+        return _dynamics.get(self.dynamics.name, **self.dynamics.options)
 
-    def make_merge(self) -> merge.Merge:
-        return merge.get(self.merge.name, **self.merge.options)
+    def make_merge(self) -> _merge.Merge:
+        return _merge.get(self.merge.name, **self.merge.options)
 
     def check(self) -> None:
         """Build everything that needs neither torch nor data, and discard it: raises InputError."""

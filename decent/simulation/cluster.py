@@ -130,7 +130,8 @@ class Cluster:
         """Σ over the living of their plain state at the common time now, in double precision."""
         for me in self.alive:
             self.workers[me].refresh(self.now_s)
-        return np.sum([self.workers[me].slots.plain().astype(float) for me in self.alive], axis=0)
+        states = [self.workers[me].slots.plain().astype(float) for me in self.alive]
+        return np.asarray(np.sum(states, axis=0))
 
     def _next_step(self, worker: Worker) -> None:
         planned = worker.steps or 0

@@ -10,6 +10,10 @@
 Both ends use the same two snapshots and the same b, and changes are added, so Σ_i state_i is kept
 whatever happened to either state meanwhile. (edge, epoch, seq, chunk) is an idempotency key: a
 request that comes twice is answered from memory and changes nothing.
+
+An edge carries one exchange at a time, whoever started it: two that overlap would both act on the
+same difference, and momentum would turn that into divergence where links are slow. Where both ends
+start at once, the lower one's goes first.
 """
 
 from __future__ import annotations
@@ -90,15 +94,20 @@ class Answers:
     seq: int = -1
     answered: set[int] = field(default_factory=set)
     replies: dict[int, Array] = field(default_factory=dict)
+    last_s: float = -np.inf
 
     def begin(self, seq: int) -> None:
         """A new exchange settles every earlier one: an edge has one open at a time."""
         self.seq, self.answered, self.replies = seq, set(), {}
 
+    def busy(self, now_s: float, limits: Limits) -> bool:
+        """The peer has not yet applied its half (or its word that it has was lost)."""
+        return bool(self.replies) and now_s < self.last_s + limits.retry_most_s
+
     def settle(self, below: int) -> None:
         for chunk in [chunk for chunk in self.replies if chunk < below]:
             del self.replies[chunk]
 
-    def remember(self, chunk: int, snapshot: Array) -> None:
+    def remember(self, chunk: int, snapshot: Array, now_s: float) -> None:
         self.answered.add(chunk)
-        self.replies[chunk] = snapshot
+        self.replies[chunk], self.last_s = snapshot, now_s

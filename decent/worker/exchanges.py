@@ -14,6 +14,8 @@ from decent.worker.exchange import Exchange
 from decent.worker.peers import Peer
 from decent.worker.slots import Array, Slots
 
+CROSSING = "both ends started at once"
+
 
 class Exchanges:
     """Starts, answers and settles exchanges between `slots` and the peers' slots."""
@@ -25,10 +27,9 @@ class Exchanges:
 
     def start(self, peer: Peer, now_s: float) -> None:
         """Begin an exchange with `peer`, or count why not."""
-        reason = self._obstacle(peer)
+        reason = self._obstacle(peer, now_s)
         if reason:
-            self.context.stats.skipped[reason] += 1
-            self.context.trace("skip", now_s, peer=peer.id, reason=reason)
+            self._skip(peer, reason, now_s)
             return
         exchange = Exchange(
             peer=peer.id,
@@ -43,10 +44,14 @@ class Exchanges:
         self.context.stats.started += 1
         self._fill(exchange, now_s)
 
-    def _obstacle(self, peer: Peer) -> str | None:
+    def _skip(self, peer: Peer, reason: str, now_s: float) -> None:
+        self.context.stats.skipped[reason] += 1
+        self.context.trace("skip", now_s, peer=peer.id, reason=reason)
+
+    def _obstacle(self, peer: Peer, now_s: float) -> str | None:
         if peer.state != "alive":
             return f"peer {peer.state}"
-        if peer.id in self.open:
+        if peer.id in self.open or peer.answers.busy(now_s, self.context.limits):
             return "edge busy"
         if len(self.open) >= self.context.limits.max_open:
             return "too many open"
@@ -82,13 +87,16 @@ class Exchanges:
             if request.seq == answers.seq and request.chunk in answers.replies:
                 self._reply(peer.id, request, answers.replies[request.chunk])
             return
+        if peer.id in self.open and self.context.me < peer.id:
+            self._decline(peer.id, request, CROSSING, now_s)
+            return
         problem = self._problem(request, theirs)
         ours = None if problem else self._answer(request, theirs, now_s)
         if ours is None:
             reason = problem or "the difference is not finite"
             self._decline(peer.id, request, reason, now_s)
             return
-        answers.remember(request.chunk, ours)
+        answers.remember(request.chunk, ours, now_s)
         self._mixed(request.chunk, now_s)
         self.context.stats.answered += 1 / self.slots.chunks
         self.context.trace("reply", now_s, peer=peer.id, seq=request.seq, chunk=request.chunk)
@@ -153,7 +161,12 @@ class Exchanges:
 
     def on_decline(self, peer: Peer, decline: m.Decline, now_s: float) -> None:
         exchange = self.open.get(peer.id)
-        if exchange is not None and exchange.seq == decline.seq:
+        if exchange is None or exchange.seq != decline.seq:
+            return
+        if decline.reason == CROSSING and not exchange.mixed:
+            del self.open[peer.id]
+            self._skip(peer, CROSSING, now_s)
+        else:
             self.abandon(peer, f"declined: {decline.reason}", now_s)
 
     def on_settled(self, peer: Peer, settled: m.Settled) -> None:

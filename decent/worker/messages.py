@@ -170,7 +170,7 @@ class Packet(NamedTuple):
 def encode(packet: Packet, run: str) -> list[Any]:
     """The frames of `packet`: header bytes, then the payload's own memory (not a copy)."""
     header = msgpack.packb([VERSION, run, msgspec.to_builtins(packet.message)])
-    return [header] if packet.payload is None else [header, memoryview(packet.payload).cast("B")]
+    return [header] if packet.payload is None else [header, packet.payload.data.cast("B")]
 
 
 def decode(frames: Sequence[Any], run: str, dtype: np.dtype[Any], limit: int) -> Packet:

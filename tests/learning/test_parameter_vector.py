@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+import subprocess
+import sys
 from collections.abc import Callable
-from multiprocessing import get_context
-from multiprocessing.shared_memory import SharedMemory
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ from decent.learning import Layout, bind, float_buffers, load_vector, to_vector
 
 
 def mlp(widths: list[int], dtype: torch.dtype) -> nn.Module:
-    layers = [nn.Linear(a, b, dtype=dtype) for a, b in zip(widths, widths[1:], strict=False)]
+    layers = [nn.Linear(a, b, dtype=dtype) for a, b in pairwise(widths)]
     return nn.Sequential(*(part for layer in layers for part in (layer, nn.Tanh())))
 
 
@@ -145,22 +147,13 @@ def test_rebinding_moves_the_values_along() -> None:
     assert (to_vector(model) == 5).all()
 
 
-def _write(name: str, numel: int) -> None:
-    memory = SharedMemory(name)
-    np.ndarray(numel, np.float32, memory.buf)[:] = 7.0
-    memory.close()
-
-
-def test_another_process_changes_the_model() -> None:
+def test_another_process_changes_the_model(tmp_path: Path) -> None:
     model = mlp([3, 2], torch.float32)
-    memory = SharedMemory(create=True, size=32)
-    bind(model, np.ndarray(8, np.float32, memory.buf))
-    child = get_context("spawn").Process(target=_write, args=(memory.name, 8))
-    child.start()
-    child.join()
+    file = tmp_path / "vector"
+    bind(model, np.memmap(file, np.float32, "w+", shape=8))
+    script = "import sys, numpy; numpy.memmap(sys.argv[1], numpy.float32, 'r+')[:] = 7"
+    subprocess.run([sys.executable, "-c", script, str(file)], check=True)
     assert (to_vector(model) == 7).all()
-    del model
-    memory.unlink()
 
 
 def test_layouts_tell_models_apart() -> None:
