@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from decent.errors import TaskError
 from decent.learning.task import Task
@@ -22,10 +22,10 @@ from decent.learning.task import Task
 def share(task: Task, worker: int, workers: int) -> Dataset[Any]:
     """That worker's data, refused where batches cannot be drawn from it."""
     data = task.data(worker, workers)
-    size = len(data) if hasattr(data, "__len__") and hasattr(data, "__getitem__") else 0
-    if not size:
+    indexed = hasattr(data, "__getitem__") and not isinstance(data, IterableDataset)
+    if not (indexed and hasattr(data, "__len__") and len(data)):
         raise TaskError(
-            f"the data of worker {worker} in task {task.name!r} is {data!r}, of {size} samples",
+            f"the data of worker {worker} in task {task.name!r} is {data!r}",
             "a data set with a length of 1 or more and items 0, 1, …",
         )
     return data

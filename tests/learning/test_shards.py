@@ -46,6 +46,7 @@ def test_skewed_shards_are_equal_in_size_and_disjoint(
 
 
 @given(st.integers(1, 9), st.integers(9, 100), st.integers(0, 9))
+@settings(deadline=None)
 def test_uniform_shards(workers: int, samples: int, seed: int) -> None:
     shards = uniform(samples, workers, seed)
     assert np.array_equal(np.sort(np.concatenate(shards)), np.arange(samples))

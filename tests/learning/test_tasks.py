@@ -64,7 +64,7 @@ def test_tasks_by_module() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "complaint"),
     [
-        ("digit", {}, "did you mean 'digits'"),
+        ("digit", {}, "Did you mean 'digits'"),
         ("digits", {"hiden": 5}, "option 'hiden'.*alpha, hidden, lr, seed"),
         ("digits", {"hidden": "wide"}, "hidden = 'wide'.*type int"),
         ("digits", {"hidden": True}, "hidden = True.*type int"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decent.errors import ModelError
@@ -60,6 +60,7 @@ def test_what_is_no_operator_is_refused(name: str) -> None:
     st.lists(st.floats(0, 100), min_size=1, max_size=5).filter(any),
     st.integers(0, 2**32 - 1),
 )
+@settings(deadline=None)
 def test_average_is_the_weighted_mean(weights: list[float], seed: int) -> None:
     arrays = [np.random.default_rng(seed + i).normal(size=(3, 2)) for i in range(len(weights))]
     expected = np.average(arrays, axis=0, weights=weights)
