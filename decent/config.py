@@ -75,8 +75,6 @@ class RuntimeTable(Strict, frozen=True):
     start_s: float = 60.0
     silent_s: float = 3.0
     dead_s: float = 15.0
-    deterministic: bool = False
-    """apply corrections at step boundaries only"""
 
 
 class SimulationTable(Strict, frozen=True):

@@ -13,16 +13,19 @@ nor the caller. The CUDA, NumPy and Python generators are shared.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any, Literal
 
 import torch
 
+from decent.config import Config
 from decent.errors import RuntimeFault
 from decent.learning.batches import endless, share
-from decent.learning.task import Task
+from decent.learning.optimizer import make_optimizer
+from decent.learning.task import Task, load
 from decent.schedule.streams import stream
 
 LR = 0.1  # of the SGD that a task without `optimizer` gets
@@ -39,6 +42,7 @@ class Trainer:
         seed: int,
         batch_size: int,
         init: Literal["common", "own"] = "common",
+        optimizer: Callable[[torch.nn.Module], torch.optim.Optimizer] | None = None,
     ) -> None:
         self.task, self.worker, self.steps = task, worker, 0
         self._seed, self._batch_size = seed, batch_size
@@ -50,7 +54,7 @@ class Trainer:
             torch.manual_seed(_number(seed, "init", *([worker] if init == "own" else [])))
             self.model = task.model()
             torch.manual_seed(_number(seed, "torch", worker))
-            make = getattr(task, "optimizer", _sgd)
+            make = optimizer or getattr(task, "optimizer", _sgd)
             self.optimizer: torch.optim.Optimizer = make(self.model)
         self.model.train()
 
@@ -91,6 +95,14 @@ class Trainer:
                 "taken; lower the learning rate, clip gradients or look at the data"
             )
         return loss
+
+    @classmethod
+    def of(cls, config: Config, worker: int, workers: int) -> Trainer:
+        """Worker `worker`'s trainer as a run's configuration describes it."""
+        task = load(config.task.name, **config.task.options)
+        chosen = config.optimizer
+        make = None if chosen is None else partial(make_optimizer, chosen)
+        return cls(task, worker, workers, config.seed, config.batch_size, config.init, make)
 
     @contextmanager
     def _own_randomness(self) -> Iterator[None]:

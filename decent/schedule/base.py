@@ -13,7 +13,7 @@ dataclass fields. `Poisson`, `Periodic` and `OnePeer` are written with nothing e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -111,8 +111,15 @@ class Agenda:
 
     def __init__(self, schedule: Schedule, view: View) -> None:
         self._view = view
-        self._contacts = iter(schedule.contacts(view))
         self._name = type(schedule).__name__
+        contacts = schedule.contacts(view)
+        if not isinstance(contacts, Iterable):
+            raise ScheduleError(
+                f"schedule {self._name} returned {contacts!r}",
+                "pairs (time, peer)",
+                "yield each of them",
+            )
+        self._contacts = iter(contacts)
         self._repeats = 0
         self.next_time = -math.inf
         self._peer: int | None = None
@@ -142,8 +149,9 @@ class Agenda:
 
     def _checked(self, contact: Any) -> Contact:
         try:
-            time, peer = float(contact[0]), contact[1]
-        except (TypeError, ValueError, IndexError):
+            when, peer = contact
+            time = float(when)
+        except (TypeError, ValueError):
             raise ScheduleError(
                 f"schedule {self._name} yielded {contact!r}", "a pair (time, peer or None)"
             ) from None
@@ -152,7 +160,7 @@ class Agenda:
                 f"schedule {self._name} yielded time {time} after {self.next_time}",
                 "local times that never decrease",
             )
-        if peer is not None and peer not in self._view.rates:
+        if peer is not None and peer not in list(self._view.rates):
             raise ScheduleError(
                 f"schedule {self._name} yielded peer {peer!r} on worker {self._view.worker}",
                 f"one of its neighbours {sorted(self._view.rates)}, or None",

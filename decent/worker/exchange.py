@@ -9,7 +9,8 @@
 
 Both ends use the same two snapshots and the same b, and changes are added, so Σ_i state_i is kept
 whatever happened to either state meanwhile. (edge, epoch, seq, chunk) is an idempotency key: a
-request that comes twice is answered from memory and changes nothing.
+request that comes twice is answered from memory and changes nothing. The responder decides on each
+chunk once: what was declined stays declined, and the initiator waits for its word on every chunk.
 
 An edge carries one exchange at a time, whoever started it: two that overlap would both act on the
 same difference, and momentum would turn that into divergence where links are slow. Where both ends
@@ -50,6 +51,7 @@ class Exchange:
     sent: int = 0
     mixed: int = 0  # values
     squared: float = 0.0  # ‖m_i − m_j‖² over the chunks mixed
+    declined: str = ""  # why the peer mixes no more of it
 
     def sendable(self) -> Iterator[int]:
         """Chunks to send now: the window's free places."""
@@ -74,6 +76,11 @@ class Exchange:
         self.mixed += values
         self.squared += squared
 
+    def decline(self, chunk: int, reason: str) -> None:
+        """Nothing more is sent; other chunks in flight may still have been mixed."""
+        del self.flying[chunk]
+        self.chunks, self.declined = self.sent, reason
+
     @property
     def settled(self) -> int:
         """All chunks below this have been answered."""
@@ -94,11 +101,12 @@ class Answers:
     seq: int = -1
     answered: set[int] = field(default_factory=set)
     replies: dict[int, Array] = field(default_factory=dict)
+    refusal: str = ""  # why no further chunk of it is mixed
     last_s: float = -np.inf
 
     def begin(self, seq: int) -> None:
         """A new exchange settles every earlier one: an edge has one open at a time."""
-        self.seq, self.answered, self.replies = seq, set(), {}
+        self.seq, self.answered, self.replies, self.refusal = seq, set(), {}, ""
 
     def busy(self, now_s: float, limits: Limits) -> bool:
         """The peer has not yet applied its half (or its word that it has was lost)."""

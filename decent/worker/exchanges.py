@@ -15,6 +15,7 @@ from decent.worker.peers import Peer
 from decent.worker.slots import Array, Slots
 
 CROSSING = "both ends started at once"
+NOT_FINITE = "the difference is not finite"
 
 
 class Exchanges:
@@ -76,25 +77,22 @@ class Exchanges:
         self._sent(chunk)
         self.context.trace("request", now_s, peer=exchange.peer, seq=exchange.seq, chunk=chunk)
 
-    def on_request(self, peer: Peer, request: m.Request, theirs: Array, now_s: float) -> None:
-        """Answer, from memory if it was answered before. Never waits, never answers twice."""
+    def on_request(
+        self, peer: Peer, request: m.Request, theirs: Array, now_s: float, refusal: str = ""
+    ) -> None:
+        """Answer or decline, once and for all: what comes again gets the same word. Never waits."""
         answers = peer.answers
         if request.seq > answers.seq:
             answers.begin(request.seq)
-        answers.settle(request.settled)
         if request.seq < answers.seq or request.chunk in answers.answered:
-            self.context.stats.duplicates += 1
-            if request.seq == answers.seq and request.chunk in answers.replies:
-                self._reply(peer.id, request, answers.replies[request.chunk])
+            self._repeat(peer, request)
             return
-        if peer.id in self.open and self.context.me < peer.id:
-            self._decline(peer.id, request, CROSSING, now_s)
-            return
-        problem = self._problem(request, theirs)
-        ours = None if problem else self._answer(request, theirs, now_s)
+        answers.settle(request.settled)
+        answers.refusal = answers.refusal or refusal or self._problem(request, theirs)
+        ours = None if answers.refusal else self._answer(request, theirs, now_s)
         if ours is None:
-            reason = problem or "the difference is not finite"
-            self._decline(peer.id, request, reason, now_s)
+            answers.refusal = answers.refusal or NOT_FINITE
+            self._decline(peer.id, request, answers.refusal, now_s)
             return
         answers.remember(request.chunk, ours, now_s)
         self._mixed(request.chunk, now_s)
@@ -102,8 +100,16 @@ class Exchanges:
         self.context.trace("reply", now_s, peer=peer.id, seq=request.seq, chunk=request.chunk)
         self._reply(peer.id, request, ours)
 
-    def _problem(self, request: m.Request, theirs: Array) -> str | None:
+    def _repeat(self, peer: Peer, request: m.Request) -> None:
+        """Answer from memory; not at all if the reply is known to have come."""
+        self.context.stats.duplicates += 1
+        if request.seq == peer.answers.seq and request.chunk in peer.answers.replies:
+            self._reply(peer.id, request, peer.answers.replies[request.chunk])
+
+    def _problem(self, request: m.Request, theirs: Array) -> str:
         slots = self.slots
+        if request.src in self.open and self.context.me < request.src:
+            return CROSSING
         if not 0 <= request.chunk < slots.chunks:
             return f"there is no chunk {request.chunk} of {slots.chunks}"
         span = slots.span(request.chunk)
@@ -111,26 +117,18 @@ class Exchanges:
             return f"chunk {request.chunk} of {theirs.size} values"
         if len(request.mix) != len(slots.system.slots) or not np.isfinite(request.mix).all():
             return f"coefficients {request.mix} for slots {slots.system.slots}"
-        return None
+        return ""
 
     def _answer(self, request: m.Request, theirs: Array, now_s: float) -> Array | None:
         time = self.context.clock.time(now_s)
         ours = self.slots.answer(request.chunk, time, theirs, np.array(request.mix))
         if ours is None:
-            self._check_ours(request.chunk, time)
+            self.check(self.slots.snapshot(request.chunk, time))
         return ours
 
     def _reply(self, to: int, request: m.Request, ours: Array) -> None:
         self.context.send(to, m.Reply, ours, seq=request.seq, chunk=request.chunk)
         self._sent(request.chunk)
-
-    def decline(self, peer: Peer, request: m.Request, reason: str, now_s: float) -> None:
-        """Refuse a request as a whole, unless its chunk was answered before."""
-        known = request.seq == peer.answers.seq and request.chunk in peer.answers.replies
-        if known:
-            self._reply(peer.id, request, peer.answers.replies[request.chunk])
-        else:
-            self._decline(peer.id, request, reason, now_s)
 
     def _decline(self, to: int, request: m.Request, reason: str, now_s: float) -> None:
         self.context.send(to, m.Decline, seq=request.seq, chunk=request.chunk, reason=reason)
@@ -149,8 +147,8 @@ class Exchanges:
         difference = theirs - ours
         time = self.context.clock.time(now_s)
         if not self.slots.add(reply.chunk, time, difference, np.array(exchange.mix)):
-            self.abandon(peer, "the difference is not finite", now_s)
-            self._check_ours(reply.chunk, time)
+            self.abandon(peer, NOT_FINITE, now_s)
+            self.check(self.slots.snapshot(reply.chunk, time))
             return
         exchange.land(reply.chunk, ours.size, float(np.dot(difference, difference)))
         self._mixed(reply.chunk, now_s)
@@ -160,14 +158,15 @@ class Exchanges:
             self._complete(peer, exchange, now_s)
 
     def on_decline(self, peer: Peer, decline: m.Decline, now_s: float) -> None:
+        """That chunk is not mixed; the others in flight have their own answers coming."""
         exchange = self.open.get(peer.id)
-        if exchange is None or exchange.seq != decline.seq:
+        if exchange is None or exchange.seq != decline.seq or decline.chunk not in exchange.flying:
             return
-        if decline.reason == CROSSING and not exchange.mixed:
-            del self.open[peer.id]
-            self._skip(peer, CROSSING, now_s)
-        else:
-            self.abandon(peer, f"declined: {decline.reason}", now_s)
+        if decline.reason == NOT_FINITE:
+            self.check(exchange.flying[decline.chunk].snapshot)
+        exchange.decline(decline.chunk, decline.reason)
+        if exchange.complete:
+            self._complete(peer, exchange, now_s)
 
     def on_settled(self, peer: Peer, settled: m.Settled) -> None:
         if settled.seq == peer.answers.seq:
@@ -195,13 +194,21 @@ class Exchanges:
         return min((exchange.retry_at_s() for exchange in self.open.values()), default=math.inf)
 
     def _complete(self, peer: Peer, exchange: Exchange, now_s: float) -> None:
+        if exchange.mixed:
+            self.context.send(peer.id, m.Settled, seq=exchange.seq)
+        if exchange.declined == CROSSING and not exchange.mixed:
+            del self.open[peer.id]
+            self._skip(peer, CROSSING, now_s)
+            return
+        if exchange.declined:
+            self.abandon(peer, f"declined: {exchange.declined}", now_s)
+            return
         del self.open[peer.id]
         if exchange.mixed != self.slots.values:
             raise RuntimeFault(
                 f"exchange {exchange.seq} with worker {peer.id} ended with {exchange.mixed} of "
                 f"{self.slots.values} values mixed"
             )
-        self.context.send(peer.id, m.Settled, seq=exchange.seq)
         stats, clock = self.context.stats, self.context.clock
         stats.completed += 1
         stats.last_distance = math.sqrt(exchange.squared)
@@ -218,9 +225,9 @@ class Exchanges:
         self.context.stats.values_mixed += size
         self.meter.count(size / self.slots.values, self.context.clock.time(now_s))
 
-    def _check_ours(self, chunk: int, time: float) -> None:
-        """A difference was not finite: if the fault is ours, say so and stop."""
-        if not np.isfinite(self.slots.snapshot(chunk, time)).all():
+    def check(self, ours: Array) -> None:
+        """Where our own values are not finite, say so and stop."""
+        if not np.isfinite(ours).all():
             self.context.fail(
                 RuntimeFault(
                     f"worker {self.context.me}'s parameters are not finite at step "

@@ -52,6 +52,12 @@ class Beat(Message, frozen=True):
     """A sign of life."""
 
 
+class Gone(Message, frozen=True):
+    """The sender stops for good, without being merged."""
+
+    reason: str
+
+
 class Request(Message, frozen=True):
     """Chunk `chunk` of exchange `seq`; `mix` are the coefficients b both ends use.
     `settled`: replies to chunks below this need not be remembered any longer."""
@@ -128,7 +134,7 @@ class Close(Wave, frozen=True):
 
 
 class Obituary(Wave, frozen=True):
-    """The sender knows of more dead workers than you do."""
+    """The sender lives, and merges without `dead`: perhaps more than you know of."""
 
 
 WithPayload = (Request, Reply, Partial, Result)
@@ -136,6 +142,7 @@ Any_ = (
     Hello
     | Refuse
     | Beat
+    | Gone
     | Request
     | Reply
     | Decline

@@ -36,6 +36,11 @@ class Peer:
             self.state = "alive"
         return back
 
+    def excuse(self, absent_s: float) -> None:
+        """We were absent, and could not have heard the peer."""
+        self.since_s += absent_s
+        self.heard_s += absent_s
+
     def judge(self, now_s: float, limits: Limits) -> State | None:
         """The peer's state, if it has just changed for the worse."""
         before = self.state

@@ -5,7 +5,8 @@ one. Up it go `Ready` (my subtree has finished training; no exchange is open), t
 partial sums, chunk by chunk on request; down it go the results. Whoever learns of another death
 starts again on the tree without it; dead sets only grow and every message carries its sender's,
 so all who live end on the same tree. Everything is asked for again until it is there, and within
-one tree every answer is a constant, so repeats are harmless.
+one tree every answer is a constant, so repeats are harmless. `Close` says that everyone has a
+result, and is final: whoever is closed answers with it whatever others still ask.
 
 Where the dead cut the graph, the pieces are joined by edges of the tree's own: the merge is over
 *all* alive.
@@ -72,6 +73,7 @@ class Reduction:
         self.among: tuple[int, ...] = ()  # those merged
         self.closed = False
         self._own: Array | None = None  # what this worker adds: fixed when first asked for
+        self._settled = False  # no exchange is open at this worker, nor will be
         self._send = send
         self._restart(frozenset(dead))
 
@@ -111,7 +113,8 @@ class Reduction:
         return True
 
     def poll(self, now_s: float) -> None:
-        """Ask (again) for whatever is missing."""
+        """Ask (again) for whatever is missing. Not to be called while an exchange is open."""
+        self._settled = True
         if now_s < self._retry_at_s or self.closed:
             return
         self._retry_at_s = now_s + self.limits.retry_s
@@ -128,7 +131,8 @@ class Reduction:
 
     def _push(self) -> None:
         """Say what can be said: ready upwards, done upwards, or begin at the root."""
-        if len(self._ready) == len(self.children) and not self._wanted and not self._collecting:
+        ready = self._settled and len(self._ready) == len(self.children)
+        if ready and not self._wanted and not self._collecting:
             if self.parent is None:
                 self._collect_more()
             else:
@@ -139,8 +143,19 @@ class Reduction:
             else:
                 self._tell(self.parent, m.Done)
 
+    def beat(self) -> None:
+        """A sign of life along the tree, whose edges need not be the topology's."""
+        for peer in () if self.closed else self.peers():
+            self._tell(peer, m.Obituary)
+
     def receive(self, message: m.Wave, payload: Array | None) -> None:
         """A message of this round whose `dead` equals ours."""
+        if isinstance(message, m.Close):
+            self._close()
+            return
+        if self.closed:
+            self._tell(message.src, m.Close)
+            return
         handlers: dict[type[m.Wave], Callable[[Any, Any], None]] = {
             m.Ready: self._on_ready,
             m.Collect: self._on_collect,
@@ -148,12 +163,11 @@ class Reduction:
             m.Fetch: self._on_fetch,
             m.Result: self._on_result,
             m.Done: self._on_done,
-            m.Close: self._on_close,
         }
-        inner = (m.Collect, m.Result, m.Close)
+        inner = (m.Collect, m.Result)
         expected = [self.parent] if isinstance(message, inner) else self.children
         chunk = getattr(message, "chunk", 0)
-        if message.src in expected and 0 <= chunk < self.chunks:
+        if type(message) in handlers and message.src in expected and 0 <= chunk < self.chunks:
             handlers[type(message)](message, payload)
 
     def _on_ready(self, message: m.Ready, _: None) -> None:
@@ -256,13 +270,11 @@ class Reduction:
         self._done.add(message.src)
         self._push()
 
-    def _on_close(self, message: m.Close, _: None) -> None:
-        self._close()
-
     def _close(self) -> None:
-        self.closed = True
-        for child in self.children:
-            self._tell(child, m.Close)
+        if not self.closed:
+            self.closed = True
+            for child in self.children:
+                self._tell(child, m.Close)
 
     def _slice(self, chunk: int, of: Array | None) -> Array:
         assert of is not None

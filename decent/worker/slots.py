@@ -95,8 +95,10 @@ class Slots:
 
     def plain(self) -> Array:
         """A copy of the state in the papers' own slots."""
-        inverse = np.linalg.inv(self.system.basis).astype(self.array.dtype)
-        result: Array = inverse @ self.array
+        result = self.array.copy()
+        for chunk, system in enumerate(self._systems):
+            inverse = np.linalg.inv(system.basis).astype(result.dtype)
+            result[:, self.span(chunk)] = inverse @ self.array[:, self.span(chunk)]
         return result
 
     def _moves(self, chunk: int, system: System) -> bool:

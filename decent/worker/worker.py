@@ -62,20 +62,22 @@ class Worker:
             me, run, epoch, limits or Limits(), clock or StepClock(), record or (lambda event: None)
         )
         system = dynamics.system(topology.chi_1, topology.chi_2)
-        if not system.mix.any() and not isinstance(schedule, Never):
+        if not (system.mix.any() and system.message.any()) and not isinstance(schedule, Never):
             raise DynamicsError(
-                f"dynamics {dynamics.name!r} with mix = 0", "an exchange that mixes something",
-                "give a mix that is not 0, or use the schedule 'never'",
+                f"dynamics {dynamics.name!r} with mix {system.mix.tolist()} and message "
+                f"{system.message.tolist()}", "an exchange that mixes something",
+                "give a mix and a message that are not 0, or use the schedule 'never'",
             )  # fmt: skip
         self.slots = Slots(state, system, self.context.limits.chunk, guard)
         rates = topology.neighbours(me)
         self.meter = RateMeter(sum(rates.values()))
         self.exchanges = Exchanges(self.context, self.slots, self.meter)
         self.peers = {peer: Peer(peer, 0.0) for peer in rates}
+        self._kin: dict[int, Peer] = {}  # no neighbours, but next to us in the tree of a merge
         halves = {peer: rate / 2 for peer, rate in rates.items()}
         view = View(me, topology.n, halves, stream(seed, "schedule", me))
         self._agenda = Agenda(schedule, view)
-        self._reductions: dict[int, Reduction] = {}
+        self.reductions: dict[int, Reduction] = {}
         self._early: dict[int, m.Wave] = {}  # latest word of a merge we have not come to
         self._beat_at_s = -math.inf
         self._followed = 1.0
@@ -119,15 +121,13 @@ class Worker:
         self._watch(now_s)
         self._contact(now_s)
         self.exchanges.retry(now_s)
-        if not self.exchanges.open:  # only then is this worker ready to be merged
-            for reduction in list(self._reductions.values()):
-                reduction.poll(now_s)
+        self._merge(now_s)
 
     def wake_s(self, now_s: float) -> float:
         """When `poll` next has something to do, if nothing else happens before."""
         clock = self.context.clock
         contact_s = math.inf if self.finished else clock.when(self._agenda.next_time)
-        merging = [] if self.exchanges.open else [r.next_s() for r in self._reductions.values()]
+        merging = [] if self.exchanges.open else [r.next_s() for r in self.reductions.values()]
         return min([self._beat_at_s, contact_s, self.exchanges.next_s(), *merging])
 
     def wake_step(self) -> float:
@@ -147,6 +147,8 @@ class Worker:
             self._on_wave(message, packet.payload, now_s)
         elif isinstance(message, m.Hello):
             self._on_hello(message, now_s)
+        elif message.src in self._kin:
+            self._heard(self._kin[message.src], now_s)
         elif peer is None or message.epoch != peer.epoch:
             self.context.stats.refused += 1
             if peer is not None:
@@ -160,10 +162,9 @@ class Worker:
         message, payload = packet
         if isinstance(message, m.Request):
             assert payload is not None
-            if any(reduction.started for reduction in self._reductions.values()):
-                self.exchanges.decline(peer, message, "merging", now_s)
-            else:
-                self.exchanges.on_request(peer, message, payload, now_s)
+            merging = any(reduction.started for reduction in self.reductions.values())
+            refusal = "merging" if merging else ""
+            self.exchanges.on_request(peer, message, payload, now_s, refusal)
         elif isinstance(message, m.Reply):
             assert payload is not None
             self.exchanges.on_reply(peer, message, payload, now_s)
@@ -171,6 +172,10 @@ class Worker:
             self.exchanges.on_decline(peer, message, now_s)
         elif isinstance(message, m.Settled):
             self.exchanges.on_settled(peer, message)
+        elif isinstance(message, m.Gone):
+            peer.state = "dead"
+            self.context.trace("fault", now_s, what="peer dead", peer=peer.id, why=message.reason)
+            self._bury(peer, now_s)
 
     # contacts and momentum
 
@@ -247,7 +252,8 @@ class Worker:
             self.context.trace("heard again", now_s, peer=peer.id)
 
     def _watch(self, now_s: float) -> None:
-        if now_s < self._beat_at_s:
+        late_s = now_s - self._beat_at_s
+        if late_s < 0:
             return
         self._beat_at_s = now_s + self.context.limits.beat_s
         for peer in self.peers.values():
@@ -255,6 +261,11 @@ class Worker:
                 self.context.send(peer.id, m.Beat)
             elif peer.state != "dead":
                 self._greet(peer.id, answer=True)
+        for reduction in self.reductions.values():
+            reduction.beat()
+        for peer in (*self.peers.values(), *self._kin.values()):
+            if self.context.limits.silent_s < late_s < math.inf:
+                peer.excuse(late_s)
             change = peer.judge(now_s, self.context.limits)
             if change:
                 self.context.trace("fault", now_s, what=f"peer {change}", peer=peer.id)
@@ -263,10 +274,27 @@ class Worker:
 
     def _bury(self, peer: Peer, now_s: float) -> None:
         self.exchanges.abandon(peer, "the peer is dead", now_s)
-        for reduction in self._reductions.values():
+        for reduction in self.reductions.values():
             self._exclude(reduction, {peer.id}, now_s)
 
+    def leave(self, reason: str) -> None:
+        """Tell the neighbours that this worker stops for good."""
+        for peer in self.peers.values():
+            if peer.greeted:
+                self.context.send(peer.id, m.Gone, reason=reason)
+
     # the global merge
+
+    def _merge(self, now_s: float) -> None:
+        if not self.exchanges.open:  # only then is this worker ready to be merged
+            for reduction in list(self.reductions.values()):
+                reduction.poll(now_s)
+
+    def _meet(self, reduction: Reduction, now_s: float) -> None:
+        """Watch whom the tree puts next to us, neighbour or not."""
+        for peer in reduction.peers():
+            if peer not in self.peers and peer not in self._kin:
+                self._kin[peer] = Peer(peer, now_s, epoch=0, heard_s=now_s, state="alive")
 
     def reduce(self, round: int, vector: Array, weight: float, now_s: float) -> Reduction:
         """Take part in the weighted mean of everyone's `vector` (any length, the same for all).
@@ -275,12 +303,14 @@ class Worker:
         """
         self.finished = True
         self.refresh(now_s)
+        self.exchanges.check(vector)
         dead = {peer.id for peer in self.peers.values() if peer.state == "dead"}
         reduction = Reduction(
             self.me, self.topology, round, vector, weight, self.context.limits,
             self.context.send, dead,
         )  # fmt: skip
-        self._reductions[round] = reduction
+        self.reductions[round] = reduction
+        self._meet(reduction, now_s)
         early = [wave for wave in self._early.values() if wave.round == round]
         for wave in early:
             del self._early[wave.src]
@@ -289,18 +319,22 @@ class Worker:
         return reduction
 
     def _on_wave(self, message: m.Wave, payload: Array | None, now_s: float) -> None:
-        if message.src in self.peers and self.peers[message.src].greeted:
-            self._heard(self.peers[message.src], now_s)
-        reduction = self._reductions.get(message.round)
+        known = self.peers.get(message.src) or self._kin.get(message.src)
+        if known is not None and known.greeted:
+            self._heard(known, now_s)
+        reduction = self.reductions.get(message.round)
         if reduction is None:
             if payload is None and 0 <= message.src < self.topology.n:
                 self._early[message.src] = message
+                if message.src not in self.peers:  # it waits for us: a sign of life
+                    self.context.send(message.src, m.Beat)
             return
-        self._exclude(reduction, set(message.dead), now_s)
+        if message.src not in reduction.dead:  # the dead have no say
+            self._exclude(reduction, set(message.dead), now_s)
         if reduction.dead != set(message.dead):
             dead = tuple(sorted(reduction.dead))
             self.context.send(message.src, m.Obituary, round=message.round, dead=dead)
-        elif not isinstance(message, m.Obituary):
+        else:
             reduction.receive(message, payload)
 
     def _exclude(self, reduction: Reduction, dead: set[int], now_s: float) -> None:
@@ -310,4 +344,5 @@ class Worker:
             )
         elif reduction.exclude(worker for worker in dead if 0 <= worker < self.topology.n):
             self.context.trace("fault", now_s, what="merging without", dead=sorted(reduction.dead))
-            reduction.poll(now_s)
+            self._meet(reduction, now_s)
+            self._merge(now_s)

@@ -1,0 +1,171 @@
+"""Workers as processes of this machine: started out of one fork server, watched, never restarted.
+
+The fork server imports torch once; each worker is a fork of it, with a communicator of its own.
+One worker's death stops nobody: it is noted, the others merge without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from decent import errors
+from decent.config import Config
+from decent.errors import InputError
+from decent.folder import read_json, worker_folder
+
+Status = dict[str, Any]
+REFRESH_S = 0.2
+GRACE_S = 15.0
+"""between asking the workers to stop and killing them"""
+MISUSED = 2
+
+
+class Local:
+    """The worker processes of one run."""
+
+    def __init__(self, config: Config, out: Path, script: Path | None, arguments: list[str]):
+        self.config, self.out = config, out
+        self.workers = config.make_topology().n
+        self.origin_s = time.monotonic()
+        self.status: list[Status] = [
+            {"worker": me, "state": "starting", "step": 0, "steps": config.steps}
+            for me in range(self.workers)
+        ]
+        self.faults: list[dict[str, Any]] = []
+        self._start(script, tuple(arguments))
+
+    def _start(self, script: Path | None, arguments: tuple[str, ...]) -> None:
+        from decent.runtime.child import Job, main
+
+        os.environ["OMP_NUM_THREADS"] = str(self.config.runtime.threads)
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["decent.runtime.child", "decent.learning.digits"])
+        run = secrets.token_hex(8)
+        self._processes, self._pipes = [], {}
+        for me in range(self.workers):
+            ours, theirs = context.Pipe(duplex=False)
+            job = Job(me, run, self.out, self.config, self.origin_s, script, arguments)
+            process = context.Process(target=main, args=(job, theirs), daemon=False)
+            process.start()
+            theirs.close()
+            self._processes.append(process)
+            self._pipes[me] = ours
+
+    def watch(self, on_status: Callable[[list[Status]], None]) -> None:
+        """Until every worker has ended. Raises the InputError that a worker met, if one did."""
+        running = dict(enumerate(self._processes))
+        while running:
+            wait([*self._pipes.values(), *(p.sentinel for p in running.values())], REFRESH_S)
+            self._listen()
+            for me in [me for me, process in running.items() if process.exitcode is not None]:
+                self._ended(me, running.pop(me).exitcode or 0)
+            on_status(self.status)
+
+    def interrupt(self, on_status: Callable[[list[Status]], None]) -> None:
+        """Ask all to stop; kill those that do not in time, or at once at a second Ctrl-C."""
+        try:
+            self._signal(signal.SIGINT)
+            end_s = time.monotonic() + GRACE_S
+            while any(p.is_alive() for p in self._processes) and time.monotonic() < end_s:
+                wait([p.sentinel for p in self._processes if p.is_alive()], REFRESH_S)
+                self._listen()
+                on_status(self.status)
+        except KeyboardInterrupt:
+            pass
+        self.kill()
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+        for process in self._processes:
+            process.join()
+
+    def results(self) -> Iterator[dict[str, Any]]:
+        """What the workers left; of one that died, what it last told."""
+        for me in range(self.workers):
+            try:
+                yield read_json(worker_folder(self.out, me) / "result.json")
+            except FileNotFoundError:
+                yield {"id": me, "steps": self.status[me]["step"], "dead": True}
+
+    def _signal(self, number: signal.Signals) -> None:
+        for process in self._processes:
+            if process.is_alive() and process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, number)
+
+    def _listen(self) -> None:
+        for me, pipe in list(self._pipes.items()):
+            try:
+                while pipe.poll(0):
+                    self.status[me].update({k: v for k, v in pipe.recv().items() if v is not None})
+            except (EOFError, OSError):
+                del self._pipes[me]
+
+    def _ended(self, me: int, code: int) -> None:
+        self._listen()
+        self.status[me]["state"] = "done" if code == 0 else "dead"
+        if code == 0:
+            return
+        kind, what = self._cause(me, code)
+        if code == MISUSED and kind is not None:
+            raise kind(what)
+        self.faults.append(
+            {"worker": me, "at_s": round(time.monotonic() - self.origin_s, 3), "what": what}
+        )
+
+    def _cause(self, me: int, code: int) -> tuple[type[InputError] | None, str]:
+        if code < 0:
+            return None, f"killed by signal {-code} ({signal.Signals(-code).name})"
+        home = worker_folder(self.out, me)
+        try:
+            said = read_json(home / "error.json")
+        except FileNotFoundError:
+            return None, f"ended with exit code {code}; see {home / 'log.txt'}"
+        kind = getattr(errors, said["kind"], None)
+        refused = isinstance(kind, type) and issubclass(kind, InputError)
+        return (kind if refused else None), said["text"]
+
+
+def launch(
+    config: Config,
+    out: Path,
+    *,
+    script: Path | None = None,
+    arguments: list[str] | None = None,
+    on_status: Callable[[list[Status]], None] | None = None,
+) -> dict[str, Any]:
+    """Run `config` (or `script` in its world) as processes here, in the run folder `out`.
+
+    Returns the outcome: results, merged metrics, faults, wall_s, interrupted. Raises InputError,
+    with nothing left running, for what the workers cannot use.
+    """
+    show = on_status or (lambda status: None)
+    local = Local(config, out, script, arguments or [])
+    interrupted = False
+    try:
+        local.watch(show)
+    except KeyboardInterrupt:
+        interrupted = True
+        local.interrupt(show)
+    except BaseException:
+        local.kill()
+        raise
+    results = list(local.results())
+    merged = next((r for r in results if r.get("merged")), {})
+    return {
+        "results": results,
+        "merged": merged.get("merged", {}),
+        "merged_among": merged.get("merged_among", []),
+        "faults": local.faults,
+        "wall_s": time.monotonic() - local.origin_s,
+        "interrupted": interrupted,
+    }

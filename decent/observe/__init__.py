@@ -1,0 +1,26 @@
+"""What a run tells: its summary, the tables made of it, and the view while it goes on.
+
+Nothing here knows how a run is made: plain dictionaries come in, from the launcher or the
+simulation, and dictionaries or renderables go out.
+"""
+
+from decent.observe.live import LiveView, PlainView, busy, view
+from decent.observe.progress import describe, totals
+from decent.observe.summary import summarise
+from decent.observe.tables import faults, results, tasks
+from decent.observe.topology import as_dict, picture
+
+__all__ = [
+    "LiveView",
+    "PlainView",
+    "as_dict",
+    "busy",
+    "describe",
+    "faults",
+    "picture",
+    "results",
+    "summarise",
+    "tasks",
+    "totals",
+    "view",
+]

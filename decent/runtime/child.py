@@ -1,0 +1,100 @@
+"""One worker process of a launched run: a task's training loop, or a user's script.
+
+Started by the launcher out of a fork server that has imported torch once. Its standard output goes
+to `log.txt`; its status goes to the launcher over a pipe; SIGINT asks it to stop in good order.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from decent.config import Config
+from decent.errors import DecentError, InputError, RuntimeFault
+from decent.folder import worker_folder, write_json
+from decent.learning import Trainer
+from decent.runtime import world
+from decent.runtime.gossip import Gossip
+
+FAILURE = "error.json"
+INTERRUPTED, FAILED, MISUSED = 130, 1, 2
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker process is to do. `script` None: the config's task."""
+
+    me: int
+    run: str
+    folder: Path
+    config: Config
+    origin_s: float
+    script: Path | None = None
+    arguments: tuple[str, ...] = ()
+
+
+def main(job: Job, pipe: Connection) -> None:
+    """The process's life; its exit code says how it ended."""
+    os.setpgrp()  # the launcher alone hears Ctrl-C, and passes it on
+    home = worker_folder(job.folder, job.me)
+    _redirect(home / "log.txt")
+    torch.set_num_threads(job.config.runtime.threads)
+    world.enter(_world(job, pipe))
+    try:
+        _script(job) if job.script else train(job.config)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except DecentError as error:
+        traceback.print_exc()
+        write_json(home / FAILURE, {"kind": type(error).__name__, "text": str(error)})
+        sys.exit(MISUSED if isinstance(error, InputError) else FAILED)
+
+
+def train(config: Config) -> None:
+    """The task of `config` as this process's worker: steps, one merge, evaluation."""
+    here = world.current() or world.World(config=config)
+    trainer = Trainer.of(config, here.me, config.make_topology().n)
+    gossip = Gossip(trainer.model, trainer.optimizer, steps=config.steps)
+    with gossip:
+        for _ in range(config.steps):
+            gossip.step(loss=trainer.step())
+        gossip.log(**trainer.evaluate())
+        gossip.merge(trainer.samples, trainer.batches(32), trainer.task.loss)
+        if here.me == min(gossip.merged_among):
+            gossip.log(**trainer.evaluate())
+
+
+def _script(job: Job) -> None:
+    assert job.script is not None
+    sys.argv = [str(job.script), *job.arguments]
+    sys.path.insert(0, str(job.script.resolve().parent))
+    runpy.run_path(str(job.script), run_name="__main__")
+
+
+def _redirect(log: Path) -> None:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(fd, 1)
+    os.dup2(fd, 2)
+    os.close(fd)
+
+
+def _world(job: Job, pipe: Connection) -> world.World:
+    def report(status: dict[str, Any]) -> None:
+        try:
+            pipe.send(status)
+        except OSError:
+            raise RuntimeFault("the launcher is gone; this worker stops too") from None
+
+    return world.World(
+        me=job.me, run=job.run, folder=job.folder, config=job.config, report=report,
+        origin_s=job.origin_s,
+    )  # fmt: skip

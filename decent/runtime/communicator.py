@@ -1,0 +1,271 @@
+"""The communicator: owns the sockets and drives the worker's protocol beside the training process.
+
+`python -m decent.runtime.communicator LINE_FD BOARD_FD`, started by `link.start`. It sleeps until a
+message, a word of the training process, or the worker's next event comes; it never spins. It ends
+with its training process, whatever ends that.
+
+Said to it:  wake · merge (round, weight, vector) · close
+It says:     ready (address) · merged (round, among, vector) · stats · error (kind, text)
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from decent.errors import DecentError, PeerRefused, ProtocolError
+from decent.folder import Journal, worker_folder
+from decent.runtime import link
+from decent.runtime.board import Board
+from decent.runtime.gate import ChunkGate
+from decent.runtime.rendezvous import Rendezvous
+from decent.transport.zeromq import Arrival, ZeroMQ
+from decent.worker import Reduction, Worker
+from decent.worker import messages as m
+
+BATCH = 8
+"""messages taken from a connection before others get their turn"""
+DRIFT = 0.1
+"""share of the momentum that may be pending before the parameters are brought up to date"""
+LINGER_S = 10.0
+"""how long a worker that holds the result waits for the others to have it"""
+PUBLISH_S = 0.1
+
+
+class Communicator:
+    """One worker's loop: sockets on one side, shared memory and a line on the other."""
+
+    def __init__(self, spec: link.Spec, board: Board, line: Connection) -> None:
+        self.spec, self.board, self.line = spec, board, line
+        self._origin_s = spec.origin_s
+        self._journal = Journal(worker_folder(Path(spec.folder), spec.me) / "trace.jsonl")
+        epoch = time.time_ns() // 1_000_000
+        chunk_bytes = spec.limits.chunk * np.dtype(spec.dtype).itemsize
+        name = f"{spec.run}/{spec.me}/{epoch}"
+        self.transport = ZeroMQ(name, spec.address, max(chunk_bytes, m.HEADER_BYTES))
+        self.rendezvous = Rendezvous(Path(spec.folder))
+        self.rendezvous.publish(spec.me, self.transport.address)
+        self.worker = Worker(
+            spec.me, spec.topology, spec.dynamics, spec.schedule, board.state,
+            seed=spec.seed, run=spec.run, digest=spec.digest, steps=spec.steps, epoch=epoch,
+            limits=spec.limits, record=self._journal, guard=ChunkGate(board.fd),
+        )  # fmt: skip
+        self._merges: dict[int, Reduction] = {}  # asked for and not yet told
+        self._ready = False
+        self._closing_s = math.inf
+        self._drift_at = self._publish_at_s = -math.inf
+        self._system: Any = None
+        self.transport.poller.register(line.fileno(), 1)
+
+    def now(self) -> float:
+        return time.monotonic() - self._origin_s
+
+    def run(self) -> None:
+        """Until closed, or until the training process is gone."""
+        self.worker.start(self.now())
+        while not self._finished():
+            self._turn()
+            now_s = self.now()
+            if self.board.steps < self.board.wake_step:
+                wait_s = min(self._wake_s(now_s) - now_s, 1.0)
+                self.transport.poller.poll(max(0, math.ceil(1000 * wait_s)))
+            self._listen()
+            for arrival in self.transport.receive(BATCH):
+                self._receive(arrival)
+                self._flush()
+        self._say(stats=self.worker.context.stats.as_dict())
+
+    def stop(self, reason: str) -> None:
+        """Say good-bye and let go of everything."""
+        if reason:
+            self.worker.leave(reason)
+            self._flush()
+        self._journal.close()
+        self.transport.close()
+
+    def _turn(self) -> None:
+        """Everything that is due by now."""
+        now_s = self.now()
+        steps = self.board.steps
+        if steps > self.worker.context.clock.steps:
+            self.worker.advance(steps, self.board.stepped_s)
+        self.worker.poll(now_s)
+        self._drift(now_s)
+        self._flush()
+        self._tell(now_s)
+        self.board.wake_step = min(self.worker.wake_step(), math.ceil(self._drift_at))
+
+    def _wake_s(self, now_s: float) -> float:
+        return min(self.worker.wake_s(now_s), self._closing_s)
+
+    def _finished(self) -> bool:
+        merging = any(not r.closed for r in self.worker.reductions.values())
+        return self._closing_s < math.inf and (not merging or self.now() > self._closing_s)
+
+    # the training process
+
+    def _listen(self) -> None:
+        while self.line.poll(0):
+            said = msgpack.unpackb(self.line.recv_bytes())
+            if said["do"] == "merge":
+                self._merge(said)
+            elif said["do"] == "close":
+                self._closing_s = self.now() + LINGER_S
+
+    def _merge(self, said: dict[str, Any]) -> None:
+        if said["vector"] is None:
+            vector = self.board.state[0]
+        else:
+            vector = np.frombuffer(said["vector"], self.spec.dtype).copy()
+        now_s = self.now()
+        if self.board.steps > self.worker.context.clock.steps:
+            self.worker.advance(self.board.steps, self.board.stepped_s)
+        self._merges[said["round"]] = self.worker.reduce(
+            said["round"], vector, said["weight"], now_s
+        )
+        self._flush()
+
+    def _tell(self, now_s: float) -> None:
+        """What the training process waits for, or should know."""
+        if not self._ready and self.worker.ready:
+            self._ready = True
+            self._say(ready=self.transport.address)
+        for round, reduction in list(self._merges.items()):
+            if reduction.result is not None:
+                del self._merges[round]
+                self._deliver(round, reduction.result, reduction.among)
+        if self.worker.context.fatal is not None:
+            raise self.worker.context.fatal
+        if now_s >= self._publish_at_s:
+            self._publish_at_s = now_s + PUBLISH_S
+            self.board.publish(self.worker.context.stats.as_dict())
+            self._journal.flush()
+
+    def _deliver(self, round: int, result: np.ndarray[Any, Any], among: tuple[int, ...]) -> None:
+        self.worker.context.trace("merge", self.now(), round=round, among=list(among))
+        if round == 0:
+            with ChunkGate(self.board.fd):
+                self.board.state[0] = result
+        self._say(merged=round, among=list(among), vector=None if round == 0 else result.tobytes())
+
+    def _drift(self, now_s: float) -> None:
+        """Bring up to date what nothing else has, a little at a time; publish new constants."""
+        time, slots = self.worker.time(now_s), self.worker.slots
+        if slots.system is not self._system:
+            with ChunkGate(self.board.fd):
+                self.worker.refresh(now_s)
+                self.board.residual[:] = slots.system.relative.residual
+            self._system = slots.system
+            fastest = float(np.abs(slots.system.flow).sum(axis=1).max())
+            self._age = max(1.0, DRIFT / fastest) if fastest else math.inf
+            self._drift_at = time + self._age
+        elif time >= self._drift_at:
+            for chunk in slots.stale(time, self._age / 2):
+                slots.drift(chunk, time)
+            self._drift_at = time + self._age
+
+    def _say(self, **words: Any) -> None:
+        self.line.send_bytes(msgpack.packb(words))
+
+    # the network
+
+    def _flush(self) -> None:
+        outbox = self.worker.outbox
+        packets, outbox[:] = list(outbox), []
+        for packet in packets:
+            peer = packet.message.dst
+            if not self.transport.knows(peer) and not self._dial(peer):
+                continue
+            self.transport.send(peer, m.encode(packet, self.spec.run))
+
+    def _dial(self, peer: int) -> bool:
+        """The higher of two workers dials; False while there is nowhere to dial."""
+        if peer > self.spec.me:
+            return False
+        addresses = self.spec.topology.addresses
+        address = addresses[peer] if addresses else None
+        address = address or self.rendezvous.lookup(peer)
+        if address is not None:
+            self.transport.dial(peer, address)
+        return address is not None
+
+    def _receive(self, arrival: Arrival) -> None:
+        try:
+            limit = self.spec.limits.chunk
+            packet = m.decode(arrival.frames, self.spec.run, np.dtype(self.spec.dtype), limit)
+            self._check_sender(arrival, packet.message)
+        except PeerRefused as error:
+            self._refuse(arrival, error)
+            return
+        except ProtocolError as error:
+            self.worker.context.stats.refused += 1
+            self.worker.context.trace("refused", self.now(), why=str(error))
+            return
+        if arrival.dialled is None:
+            self.transport.learn(packet.message.src, arrival.route)
+        self.worker.receive(packet, self.now())
+
+    def _check_sender(self, arrival: Arrival, message: m.Message) -> None:
+        if arrival.dialled is None:
+            named = arrival.route.split(b"/")
+            if len(named) != 3 or named[1] != str(message.src).encode():
+                raise ProtocolError(
+                    f"a connection named {arrival.route[:80]!r} speaks for worker {message.src}"
+                )
+        elif message.src != arrival.dialled:
+            raise PeerRefused(
+                f"worker {arrival.dialled} was dialled, worker {message.src} answers: "
+                "check the addresses"
+            )
+
+    def _refuse(self, arrival: Arrival, error: PeerRefused) -> None:
+        """Someone else's run or version. If we dialled it, the mistake is ours, and fatal."""
+        self.worker.context.stats.refused += 1
+        self.worker.context.trace("refused", self.now(), why=str(error))
+        if arrival.dialled is not None:
+            self.worker.context.fail(error)
+        else:
+            refusal = m.Refuse(src=self.spec.me, dst=-1, epoch=0, reason=str(error))
+            self.transport.answer(arrival.route, m.encode(m.Packet(refusal), self.spec.run))
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process decides
+    line = Connection(int(sys.argv[1]))
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    communicator = None
+    try:
+        spec = link.receive_spec(line)
+        board = Board(
+            len(spec.dynamics.system(spec.topology.chi_1, spec.topology.chi_2).slots),
+            spec.values, spec.dtype, int(sys.argv[2]),
+        )  # fmt: skip
+        communicator = Communicator(spec, board, line)
+        communicator.run()
+        communicator.stop("")
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        if communicator is not None:
+            communicator.worker.context.trace("fault", communicator.now(), what="training died")
+            communicator.stop("its training process died")
+    except Exception as error:
+        kind = type(error).__name__
+        if communicator is not None:
+            communicator.worker.context.trace("fault", communicator.now(), what=str(error))
+            communicator.board.fail()
+            communicator.stop(f"{kind}: {error}")
+        line.send_bytes(msgpack.packb({"error": kind, "text": str(error)}))
+        if not isinstance(error, DecentError):
+            raise
+
+
+if __name__ == "__main__":
+    main()

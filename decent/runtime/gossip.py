@@ -1,0 +1,394 @@
+"""`Gossip`: what a training script talks to.
+
+    gossip = decent.Gossip(model, optimizer)
+    for batch in loader:
+        loss(model, batch).backward()
+        optimizer.step()
+        gossip.step()
+    gossip.merge()
+
+The optimizer writes the model's parameters in place, a communicator process adds the peers'
+corrections to them, and hooks around `optimizer.step()` keep the two apart. `step()` counts and
+ticks the clock; it never waits for a peer. Alone (no `decent launch`, no topology) all of it does
+nothing at no cost.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Any
+
+import msgpack
+import numpy as np
+import torch
+from torch import distributed, nn
+from torch.optim import Optimizer
+
+from decent import dynamics as dynamics_package
+from decent import merge as merge_package
+from decent import schedule as schedule_package
+from decent.config import Config
+from decent.dynamics import Dynamics
+from decent.errors import CommunicatorError, ConfigError, ModelError
+from decent.folder import Journal, worker_folder, write_json
+from decent.learning import (
+    Layout,
+    has_batch_norm,
+    load_moments,
+    load_vector,
+    moments,
+    recalibrate,
+    save_model,
+    to_vector,
+)
+from decent.merge import Merge
+from decent.runtime import link
+from decent.runtime.binding import Binding, add_residual, attach
+from decent.runtime.board import Board
+from decent.runtime.gate import OptimizerGate
+from decent.runtime.world import World, current
+from decent.topology import Topology
+from decent.worker import Limits
+
+Vector = np.ndarray[Any, Any]
+RESULT = "result.json"
+REPORT_S = 0.2
+PATIENCE_S = 30.0
+"""how often a wait for others is mentioned in the log"""
+
+
+class Gossip:
+    """Lets `model` take part in a decentralised run while `optimizer` trains it.
+
+    Who, when, how and into what come from `decent launch`, or are given here: a `Topology`; a
+    schedule (name, object or generator function); dynamics and merge (name or object). `steps` is
+    the planned number of local steps, for schedules that look at progress.
+
+    Raises InputError for what cannot be (a model without float parameters, a topology with another
+    number of workers), PeerRefused if a neighbour is not of this run or has another model.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        topology: Topology | None = None,
+        schedule: Any = None,
+        dynamics: str | Dynamics | None = None,
+        merge: str | Merge | None = None,
+        steps: int | None = None,
+        world: World | None = None,
+    ) -> None:
+        given = world or current()
+        if given is None and topology is not None and topology.n > 1:
+            raise ConfigError(
+                f"a topology of {topology.n} workers in a process that nobody launched",
+                "a run under `decent launch`",
+                f"start it with: decent launch -n {topology.n} SCRIPT.py",
+            )
+        self.world = given or World()
+        self._model, self._optimizer = model, optimizer
+        config = self.world.config
+        self.topology = topology or _graph(config, alone=given is None)
+        self._merge = _made(merge, merge_package.get) or config.make_merge()
+        self._planned = steps
+        self._steps = 0
+        self._round = 0
+        self._reported_s = -np.inf
+        self._status: dict[str, Any] = {"worker": self.world.me, "state": "training"}
+        self._stats: dict[str, Any] = {}
+        folder = self.world.folder
+        own = None if folder is None else worker_folder(folder, self.world.me)
+        self._metrics = Journal(None if own is None else own / "metrics.jsonl")
+        self._result: dict[str, Any] = {"metrics": {}, "merged": {}}
+        self._line: Connection | None = None
+        self._gate: OptimizerGate | None = None
+        self._pid, self._closed = os.getpid(), False
+        atexit.register(self.close)
+        self.merged_among: list[int] = [self.world.me]
+        if self.topology.n > 1:
+            self._join(
+                _made(dynamics, dynamics_package.get) or config.make_dynamics(),
+                schedule_package.get(schedule) if schedule else config.make_schedule(),
+            )
+
+    # one worker among others
+
+    def _join(self, dynamics: Dynamics, schedule: schedule_package.Schedule) -> None:
+        """Move the model into shared memory, start the communicator, meet the neighbours."""
+        layout = Layout.of(self._model)
+        system = dynamics.system(self.topology.chi_1, self.topology.chi_2)
+        self._board = Board(len(system.slots), layout.numel, layout.dtype)
+        self._binding: Binding = attach(self._model, self._board.state[0])
+        self._board.state[1:] = dynamics.initial(self._board.state[0])[1:]
+        self._needs_residual = bool(system.residual.any())
+        self._gate = OptimizerGate(self._board.fd)
+        spec = self._spec(dynamics, schedule, layout)
+        self._process, self._line = link.start(spec, self._board.fd)
+        self._hooks = [
+            self._optimizer.register_step_pre_hook(self._before),
+            self._optimizer.register_step_post_hook(self._after),
+        ]
+        self._report(state="starting")
+        self._hear("ready", spec.limits.start_s + PATIENCE_S)
+        self._report(state="training")
+
+    def _spec(
+        self, dynamics: Dynamics, schedule: schedule_package.Schedule, layout: Layout
+    ) -> link.Spec:
+        world, runtime = self.world, self.world.config.runtime
+        if world.folder is None:
+            raise ConfigError("a run of several workers without a folder", "World(folder=…)")
+        itemsize = np.dtype(layout.dtype).itemsize
+        limits = Limits(
+            chunk=max(1, runtime.chunk_kib * 1024 // itemsize),
+            start_s=runtime.start_s, silent_s=runtime.silent_s, dead_s=runtime.dead_s,
+        )  # fmt: skip
+        return link.Spec(
+            me=world.me, topology=self.topology, dynamics=dynamics, schedule=schedule,
+            limits=limits, values=layout.numel, dtype=layout.dtype, digest=layout.digest,
+            run=world.run, seed=world.config.seed, steps=self._planned, origin_s=world.origin_s,
+            folder=str(world.folder), address=_address(world, self.topology),
+        )  # fmt: skip
+
+    def _before(self, *_: Any) -> None:
+        assert self._gate is not None
+        self._gate.enter()
+        if self._needs_residual:
+            residual = self._board.residual.tolist()
+            add_residual(self._model, self._binding.layout, self._board.state, residual)
+
+    def _after(self, *_: Any) -> None:
+        assert self._gate is not None
+        self._binding.reconcile()
+        self._gate.leave()
+
+    def step(self, **metrics: float) -> None:
+        """One local step is done. `metrics`, such as loss=…, go to metrics.jsonl and the display.
+
+        Raises what the communicator failed with, if it did.
+        """
+        self._steps += 1
+        now_s = time.monotonic()
+        if self._line is not None:
+            if self._board.tick(now_s - self.world.origin_s):
+                self._say(do="wake")
+            if self._board.failed:
+                self._hear("error", 5.0)
+        if metrics and (self._steps % 10 == 0 or self._steps == self._planned):
+            self._metrics({"step": self._steps, **metrics})
+        if now_s > self._reported_s + REPORT_S:
+            self._check_communicator()
+            self._report(step=self._steps, **metrics)
+
+    def log(self, **metrics: float) -> None:
+        """Measures of the model for the run's summary: of this worker's own model before `merge()`,
+        of the merged one after it."""
+        self._result["metrics" if self._round == 0 else "merged"].update(metrics)
+        self._metrics({"step": self._steps, "merged": self._round > 0, **metrics})
+
+    def merge(
+        self,
+        samples: int = 1,
+        batches: Iterable[Any] | None = None,
+        forward: Callable[[nn.Module, Any], object] | None = None,
+    ) -> list[int]:
+        """The single global merge: the model becomes the weighted mean over all living workers.
+
+        Waits until everyone has finished training; returns the ids of those merged. `samples`
+        weighs this worker where the merge is by samples. Batch-norm statistics follow the policy of
+        the config; to recalibrate them it takes `batches` of local data (and `forward(model,
+        batch)` where a batch is not the model's input), else they are averaged. In a process that
+        `decent` did not launch the mean is over torch.distributed's process group, if there is one.
+        """
+        weight = self._merge.weight(samples)
+        self._save("model")
+        if self._line is not None:
+            self._report(state="merging", step=self._steps)
+            self.merged_among = self._reduce(None, weight)["among"]
+            self._binding.pull()
+        elif distributed.is_available() and distributed.is_initialized():
+            load_vector(self._model, self._all_reduce(to_vector(self._model), weight))
+            self.merged_among = list(range(distributed.get_world_size()))
+        self._round = max(1, self._round)
+        self._merge_norms(weight, batches, forward)
+        if self.world.me == min(self.merged_among):
+            self._save("merged")
+        return self.merged_among
+
+    def _merge_norms(
+        self,
+        weight: float,
+        batches: Iterable[Any] | None,
+        forward: Callable[[nn.Module, Any], object] | None,
+    ) -> None:
+        policy = self.world.config.merge.norm_statistics
+        if policy == "local" or not has_batch_norm(self._model):
+            return
+        if policy == "recalibrate" and batches is not None:
+            recalibrate(self._model, batches, forward)
+        load_moments(self._model, self.mean(moments(self._model), weight))
+
+    def _all_reduce(self, vector: Vector, weight: float) -> Vector:
+        total = torch.cat([torch.from_numpy(vector) * weight, torch.tensor([weight])])
+        distributed.all_reduce(total)
+        mean: Vector = (total[:-1] / total[-1]).numpy()
+        return mean
+
+    def _save(self, name: str) -> None:
+        """`workers/<id>/model.safetensors`, or the run's `merged.safetensors`."""
+        folder = self.world.folder
+        if folder is not None:
+            home = folder if name == "merged" else worker_folder(folder, self.world.me)
+            save_model(home / f"{name}.safetensors", self._model, {"steps": str(self._steps)})
+
+    def mean(self, vector: Vector, weight: float = 1.0) -> Vector:
+        """The weighted mean over all living workers of any vector, after `merge()`.
+
+        Everyone must call it, in the same order. Messages have the model's precision; what they
+        round off is averaged in a second round, so the mean is good to double precision.
+        """
+        if self._round == 0:
+            raise ModelError("mean() before merge()", "the merge first", "call merge() before it")
+        if self._line is None:
+            grouped = distributed.is_available() and distributed.is_initialized()
+            return self._all_reduce(vector, weight) if grouped else vector
+        rough = self._mean(vector, weight)
+        return rough + self._mean(vector - rough, weight)
+
+    def _mean(self, vector: Vector, weight: float) -> Vector:
+        flat = np.ascontiguousarray(vector, self._board.state.dtype)
+        answer = self._reduce(flat.tobytes(), weight)
+        mean = np.frombuffer(answer["vector"], self._board.state.dtype)
+        return mean.reshape(vector.shape).astype(np.float64)
+
+    def _reduce(self, vector: bytes | None, weight: float) -> dict[str, Any]:
+        self._say(do="merge", round=self._round, weight=weight, vector=vector)
+        self._round += 1
+        return self._hear("merged")
+
+    def close(self) -> dict[str, Any]:
+        """Leave the run in good order; the communicator's final statistics. May be repeated."""
+        if os.getpid() != self._pid or self._closed:
+            return self._stats
+        self._closed = True
+        atexit.unregister(self.close)
+        if self._line is not None:
+            self._part()
+        self._write_result()
+        return self._stats
+
+    def _part(self) -> None:
+        assert self._line is not None
+        for hook in self._hooks:
+            hook.remove()
+        line, self._line = self._line, None
+        try:
+            line.send_bytes(msgpack.packb({"do": "close"}))
+            while not self._stats:
+                self._stats = msgpack.unpackb(line.recv_bytes()).get("stats", {})
+        except (EOFError, OSError):
+            pass  # it has failed before, and said so
+        line.close()
+        self._process.wait()
+
+    def _write_result(self) -> None:
+        """`workers/<id>/result.json`: what the run's summary says of this worker."""
+        self._metrics.close()
+        if self.world.folder is not None:
+            self._result |= {
+                "id": self.world.me, "steps": self._steps, "loss": self._status.get("loss"),
+                "stats": self._stats, "wait_ms": self.wait_ms(), "merged_among": self.merged_among,
+            }  # fmt: skip
+            write_json(worker_folder(self.world.folder, self.world.me) / RESULT, self._result)
+
+    def wait_ms(self) -> dict[str, float]:
+        """How long `optimizer.step()` waited for the communicator: median and most, ms."""
+        waits = self._gate.waits_s if self._gate else []
+        if not waits:
+            return {}
+        return {"median": 1e3 * statistics.median(waits), "max": 1e3 * max(waits)}
+
+    def __enter__(self) -> Gossip:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # words with the communicator and the launcher
+
+    def _say(self, **words: Any) -> None:
+        assert self._line is not None
+        try:
+            self._line.send_bytes(msgpack.packb(words))
+        except OSError:
+            self._check_communicator()
+            raise CommunicatorError("the communicator no longer listens; see log.txt") from None
+
+    def _hear(self, word: str, patience_s: float = np.inf) -> dict[str, Any]:
+        """Wait for a word of the communicator. Raises its error, if that comes instead."""
+        assert self._line is not None
+        end_s = time.monotonic() + patience_s
+        while True:
+            if self._line.poll(min(PATIENCE_S, patience_s)):
+                try:
+                    said = msgpack.unpackb(self._line.recv_bytes())
+                except (EOFError, OSError):
+                    self._process.wait()
+                    self._check_communicator()
+                    raise
+                if "error" in said:
+                    raise link.as_error(said["error"], said["text"])
+                if word in said:
+                    return dict(said)
+            elif time.monotonic() > end_s:
+                raise CommunicatorError(f"the communicator said no {word!r} in {patience_s:.0f} s")
+            else:
+                print(f"worker {self.world.me}: waiting for the others ({word})", flush=True)
+            self._check_communicator()
+
+    def _check_communicator(self) -> None:
+        if self._line is not None and self._process.poll() is not None and not self._line.poll(0):
+            code = self._process.returncode
+            self._line = None
+            raise CommunicatorError(f"the communicator process ended with code {code}; see log.txt")
+
+    def _report(self, **news: Any) -> None:
+        self._reported_s = time.monotonic()
+        self._status.update(news)
+        if self._line is not None:
+            counters = self._board.counters()
+            exchanges = counters["started"] + counters["answered"]
+            self._status.update(counters, exchanges=round(exchanges))
+        self.world.report({"steps": self._planned, **self._status})
+
+
+def _graph(config: Config, alone: bool) -> Topology:
+    return Topology(1, (), ()) if alone else config.make_topology()
+
+
+def _made(given: Any, get: Any) -> Any:
+    return get(given) if isinstance(given, str) else given
+
+
+def _address(world: World, topology: Topology) -> str:
+    runtime = world.config.runtime
+    own = topology.addresses[world.me] if topology.addresses else None
+    if own:
+        return own
+    if runtime.transport == "ipc":
+        return "ipc://*"
+    port = runtime.port + world.me if runtime.port else "*"
+    return f"tcp://{runtime.host}:{port}"

@@ -1,0 +1,41 @@
+"""Where this process stands in a run: which worker of how many, in which folder, reporting whereto.
+
+`decent launch` sets it for each worker it starts; without it a script is a world of one worker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from decent.config import Config
+
+
+@dataclass(frozen=True)
+class World:
+    """One worker's place. `report` takes a status (see `Gossip`); `stop` says that the run is
+    to end now; `origin_s` are the monotonic seconds that count as 0 in traces."""
+
+    me: int = 0
+    run: str = "alone"
+    folder: Path | None = None
+    config: Config = field(default_factory=Config)
+    report: Callable[[dict[str, Any]], None] = lambda status: None
+    stop: Callable[[], bool] = lambda: False
+    origin_s: float = field(default_factory=time.monotonic)
+
+
+_current: World | None = None
+
+
+def current() -> World | None:
+    """The world that `decent launch` has put this process in."""
+    return _current
+
+
+def enter(world: World | None) -> None:
+    global _current
+    _current = world

@@ -1,0 +1,1 @@
+"""Carries frames between workers. ZeroMQ is imported here and nowhere else."""
