@@ -46,18 +46,24 @@ def _unused(path: Path) -> Path:
     return path if not path.exists() else next(each for each in numbered if not each.exists())
 
 
+def check_unused(path: Path) -> None:
+    """Refuse what exists, unless it is an empty folder."""
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"-o {path}: it is a file", "a folder", "give another -o")
+    if path.exists() and any(path.iterdir()):
+        raise ConfigError(
+            f"-o {path}: the folder is not empty", "a new or an empty one", "give another -o"
+        )
+
+
 def _make(path: Path) -> None:
     try:
+        check_unused(path)
         path.mkdir(parents=True, exist_ok=True)
-        empty = not any(path.iterdir())
     except OSError as error:
         raise ConfigError(
             f"-o {path}: {error.strerror}", "a folder that can be made", "give another -o"
         ) from None
-    if not empty:
-        raise ConfigError(
-            f"-o {path}: the folder is not empty", "a new or an empty one", "give another -o"
-        )
 
 
 def _remove(path: Path, made: list[Path]) -> None:

@@ -40,9 +40,10 @@ def launch(
       decent launch digits -n 4 --set topology.rate=0.1 --compare
       decent launch -n 4 train.py --epochs 3
     """
-    from decent import launcher
     from decent.cli import run
 
     plan = run.plan(target, Options(**given), arguments)
+    from decent import launcher
+
     engine = partial(launcher.launch, script=plan.script, arguments=list(arguments))
     ctx.exit(run.perform(plan, engine))

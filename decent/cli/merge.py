@@ -30,8 +30,8 @@ def merge(models: tuple[Path, ...], out: Path, weights: str | None) -> None:
     \b
       decent merge a.safetensors b.safetensors -o merged.safetensors --weights 3,1
     """
-    chosen = None if weights is None else _numbers(weights)
-    _check(models, out)
+    chosen = [1.0] * len(models) if weights is None else _numbers(weights)
+    _check(models, out, chosen)
     from decent.learning.checkpoint import merge_files
 
     merge_files(models, out, chosen)
@@ -49,10 +49,12 @@ def _numbers(weights: str) -> list[float]:
         ) from None
 
 
-def _check(models: tuple[Path, ...], out: Path) -> None:
+def _check(models: tuple[Path, ...], out: Path, weights: list[float]) -> None:
     """What needs no torch to be known."""
     from decent.errors import ConfigError, ModelError
+    from decent.merge import check_weights
 
+    check_weights(weights, len(models))
     for path in models:
         if not path.is_file():
             raise ModelError(f"{path}: no such file", "a safetensors file", "check the path")

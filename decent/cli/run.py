@@ -19,7 +19,7 @@ from rich.console import Console
 
 from decent import config as configs
 from decent import observe
-from decent.cli.folder import RunFolder, new_folder
+from decent.cli.folder import RunFolder, check_unused, new_folder
 from decent.cli.group import INTERRUPTED
 from decent.cli.options import Options
 from decent.config import Config
@@ -44,8 +44,9 @@ class Plan:
 
     @property
     def title(self) -> str:
-        graph = self.config.topology.file or self.config.topology.name
-        return f"{self.name} · {self.topology.n} × {Path(graph).stem} · {self.config.dynamics.name}"
+        table, n = self.config.topology, self.topology.n
+        workers = f"{n} worker{'s' * (n != 1)}, {Path(table.file or table.name).stem}"
+        return f"{self.name} · {workers} · {self.config.dynamics.name}, {self.config.schedule.name}"
 
 
 def plan(
@@ -58,8 +59,8 @@ def plan(
     config = _resolved(configs.load(source, options.overrides()))
     config.check()
     topology = config.make_topology()
-    if script is None:
-        _check_task(config)
+    if options.out:
+        check_unused(options.out)
     config = msgspec.structs.replace(config, workers=topology.n)
     name = Path(source or str(script)).stem
     return Plan(name, config, topology, options, script, arguments)
@@ -78,12 +79,6 @@ def _check_target(
         raise ConfigError(f"{script}: no such file", "a Python script", "check the path")
     if options.compare:
         raise click.UsageError("--compare needs a task, and a script has none")
-
-
-def _check_task(config: Config) -> None:
-    from decent.learning import task
-
-    task.load(config.task.name, **config.task.options)
 
 
 def _resolved(config: Config) -> Config:

@@ -19,8 +19,9 @@ def simulate(ctx: click.Context, /, target: str | None, **given: Any) -> None:
     \b
       decent simulate digits --set topology.name=wan8 --set simulation.loss=0.01
     """
-    from decent import simulation
     from decent.cli import run
 
     plan = run.plan(target, Options(**given), scripts=False)
+    from decent import simulation
+
     ctx.exit(run.perform(plan, simulation.simulate))

@@ -48,7 +48,7 @@ class Local:
 
         os.environ["OMP_NUM_THREADS"] = str(self.config.runtime.threads)
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["decent.runtime.child", "decent.learning.digits"])
+        context.set_forkserver_preload(["decent.runtime.warm"])
         run = secrets.token_hex(8)
         self._processes, self._pipes = [], {}
         for me in range(self.workers):

@@ -9,24 +9,16 @@ where that is not so.
 
 from __future__ import annotations
 
-from decent.learning.batches import endless, share
-from decent.learning.task import Task
+from collections.abc import Sequence
+
 from decent.learning.trainer import Trainer
-from decent.schedule.streams import stream
 
 
-def all_reduce(
-    task: Task, workers: int, steps: int, batch_size: int, seed: int
-) -> dict[str, float]:
-    """The task's measures after `steps` steps of `workers` workers in lockstep.
+def all_reduce(trainers: Sequence[Trainer], steps: int) -> dict[str, float]:
+    """The task's measures after `steps` steps of the `trainers`' workers in lockstep.
 
-    Initialisation, shards and batches are those of `Trainer(task, k, workers, seed, batch_size)`.
+    The first one's model is trained, on the batches of all.
     """
-    trainer = Trainer(task, 0, workers, seed, batch_size)
-    streams = [
-        endless(share(task, worker, workers), batch_size, stream(seed, "batches", worker))
-        for worker in range(workers)
-    ]
     for _ in range(steps):
-        trainer.update([next(batches) for batches in streams])
-    return trainer.evaluate()
+        trainers[0].update([trainer.next_batch() for trainer in trainers])
+    return trainers[0].evaluate()

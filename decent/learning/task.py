@@ -78,8 +78,9 @@ def available() -> list[Entry]:
     return entries
 
 
-def load(name: str, **options: Any) -> Task:
-    """The task called `name`, made with `options`."""
+def load(name: str, run_seed: int | None = None, /, **options: Any) -> Task:
+    """The task called `name`, made with `options`; where it takes a seed and none is given, with
+    the run's."""
     if name not in BUILT_IN and ":" not in name:
         near = get_close_matches(name, BUILT_IN, 1)
         raise TaskError(
@@ -90,6 +91,8 @@ def load(name: str, **options: Any) -> Task:
     found = _imported(BUILT_IN.get(name, name))
     task = found
     if inspect.isclass(found) or (callable(found) and _missing(found)):
+        if run_seed is not None and "seed" in inspect.signature(found).parameters:
+            options = {"seed": run_seed} | options
         task = _made(name, found, options)
     elif options:
         raise TaskError(

@@ -54,13 +54,17 @@ class Trainer:
             torch.manual_seed(_number(seed, "init", *([worker] if init == "own" else [])))
             self.model = task.model()
             torch.manual_seed(_number(seed, "torch", worker))
-            make = optimizer or getattr(task, "optimizer", _sgd)
+            make = optimizer if optimizer is not None else getattr(task, "optimizer", _sgd)
             self.optimizer: torch.optim.Optimizer = make(self.model)
         self.model.train()
 
     def step(self) -> float:
         """One local optimizer step; the loss before it."""
-        return self.update([next(self._stream)])
+        return self.update([self.next_batch()])
+
+    def next_batch(self) -> Any:
+        """The next batch of this worker's share."""
+        return next(self._stream)
 
     def update(self, batches: Sequence[Any]) -> float:
         """One optimizer step along the mean of the gradients on `batches`; their mean loss."""
@@ -99,7 +103,7 @@ class Trainer:
     @classmethod
     def of(cls, config: Config, worker: int, workers: int) -> Trainer:
         """Worker `worker`'s trainer as a run's configuration describes it."""
-        task = load(config.task.name, **config.task.options)
+        task = load(config.task.name, config.seed, **config.task.options)
         chosen = config.optimizer
         make = None if chosen is None else partial(make_optimizer, chosen)
         return cls(task, worker, workers, config.seed, config.batch_size, config.init, make)

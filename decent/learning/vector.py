@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
@@ -120,6 +120,19 @@ def to_vector(model: nn.Module) -> Vector:
         view.copy_(parameter.detach())
     copy: Vector = flat.numpy()
     return copy
+
+
+def add_residual(model: nn.Module, layout: Layout, rows: Vector, residual: Sequence[float]) -> None:
+    """Add Σ_s residual[s]·rows[s] to the gradients: what DADAO adds to ∇f before a step."""
+    total = torch.zeros(layout.numel, dtype=getattr(torch, layout.dtype))
+    for share, row in zip(residual, rows, strict=True):
+        if share:
+            total += float(share) * torch.from_numpy(row)
+    named = dict(model.named_parameters())
+    for name, part in zip(layout.names, layout.views(total), strict=True):
+        gradient = named[name].grad
+        if gradient is not None:
+            gradient += part.to(gradient.device)
 
 
 def float_buffers(model: nn.Module) -> list[str]:

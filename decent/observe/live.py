@@ -23,7 +23,7 @@ from decent.observe.progress import STATES, Status, describe
 from decent.observe.tables import figure
 
 STYLES = {"starting": "dim", "training": "cyan", "merging": "yellow", "done": "green"}
-SPARE_LINES = 7
+SPARE_LINES = 10
 EVERY_S = 3.0
 
 
@@ -42,7 +42,7 @@ class View(Protocol):
 
 def view(console: Console, title: str, names: Sequence[str]) -> LiveView | PlainView:
     """The view that suits the console; `names` are the workers'."""
-    return LiveView(console, title, names) if console.is_terminal else PlainView(console, names)
+    return LiveView(console, title, names) if console.is_terminal else PlainView(console)
 
 
 def busy(console: Console, text: str) -> AbstractContextManager[object]:
@@ -59,12 +59,11 @@ class PlainView:
     def __init__(
         self,
         console: Console,
-        names: Sequence[str],
         every_s: float = EVERY_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console, self._every_s, self._clock = console, every_s, clock
-        self._statuses: Sequence[Status] = [{"worker": i} for i in range(len(names))]
+        self._statuses: Sequence[Status] = []
         self._last = ("", "")  # state and line printed last
         self._due_s = 0.0
 
@@ -82,7 +81,6 @@ class PlainView:
         self._due_s = self._clock() + self._every_s
 
     def __enter__(self) -> Self:
-        self(self._statuses)
         return self
 
     def __exit__(
@@ -91,7 +89,8 @@ class PlainView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._print(self._last[0])
+        if self._statuses:
+            self._print(self._last[0])
 
 
 class LiveView:

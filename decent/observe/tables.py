@@ -33,7 +33,11 @@ class Column:
 
 def results(summary: Summary) -> RenderableType:
     """All there is to show of a finished run."""
-    parts: list[RenderableType] = [Text(headline(summary) + "\n", style="bold"), _Workers(summary)]
+    parts: list[RenderableType] = [
+        Text(headline(summary), style="bold"),
+        Text(effort(summary) + "\n", style="dim"),
+        _Workers(summary),
+    ]
     if summary["local_mean"] or summary["merged"] or summary["compare"]:
         parts.append(Padding(models(summary), (1, 0, 0, 0)))
     if summary["interrupted"]:
@@ -44,7 +48,7 @@ def results(summary: Summary) -> RenderableType:
 
 
 def headline(summary: Summary) -> str:
-    """What ran, where, and how long."""
+    """What ran, and where."""
     topology = summary["topology"]
     workers = f"{topology['n']} worker{'s' * (topology['n'] != 1)}"
     script = summary["script"]
@@ -54,9 +58,15 @@ def headline(summary: Summary) -> str:
         f"{summary['dynamics']}, {summary['schedule']}",
         f"{topology['models_per_step']:.3g} models per step",
     ]
-    if summary["wall_s"] is not None:
-        parts.append(f"{summary['wall_s']:.1f} s")
     return " · ".join(parts)
+
+
+def effort(summary: Summary) -> str:
+    """How long it took, and how long it would have where time was virtual."""
+    took = f"{figure(summary['wall_s'], '.1f')} s"
+    text = took if summary["script"] else f"{summary['steps']} steps in {took}"
+    virtual_s = summary.get("virtual_s")
+    return text if virtual_s is None else f"{text}, {virtual_s:.1f} s of virtual time"
 
 
 def faults(summary: Summary) -> list[str]:

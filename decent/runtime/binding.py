@@ -7,11 +7,9 @@ training changed is added to it, and the model takes over what peers have change
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import nn
 
 from decent.learning import Layout, bind, load_vector, to_vector
@@ -63,16 +61,3 @@ def attach(model: nn.Module, vector: Vector) -> Binding:
     """Direct on the CPU, mirrored elsewhere."""
     on_cpu = all(parameter.device.type == "cpu" for parameter in model.parameters())
     return Direct(model, vector) if on_cpu else Mirror(model, vector)
-
-
-def add_residual(model: nn.Module, layout: Layout, rows: Vector, residual: Sequence[float]) -> None:
-    """Add Σ_s residual[s]·rows[s] to the gradients: what DADAO adds to ∇f before a step."""
-    total = torch.zeros(layout.numel, dtype=getattr(torch, layout.dtype))
-    for share, row in zip(residual, rows, strict=True):
-        if share:
-            total += float(share) * torch.from_numpy(row)
-    named = dict(model.named_parameters())
-    for name, part in zip(layout.names, layout.views(total), strict=True):
-        gradient = named[name].grad
-        if gradient is not None:
-            gradient += part.to(gradient.device)

@@ -39,6 +39,7 @@ from decent.errors import CommunicatorError, ConfigError, ModelError
 from decent.folder import Journal, worker_folder, write_json
 from decent.learning import (
     Layout,
+    add_residual,
     has_batch_norm,
     load_moments,
     load_vector,
@@ -49,7 +50,7 @@ from decent.learning import (
 )
 from decent.merge import Merge
 from decent.runtime import link
-from decent.runtime.binding import Binding, add_residual, attach
+from decent.runtime.binding import Binding, attach
 from decent.runtime.board import Board
 from decent.runtime.gate import OptimizerGate
 from decent.runtime.world import World, current

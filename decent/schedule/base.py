@@ -89,6 +89,10 @@ class Schedule(Protocol):
 class _FromFunction:
     function: Callable[[View], Iterator[Contact]]
 
+    @property
+    def name(self) -> str:
+        return getattr(self.function, "__name__", repr(self.function))
+
     def contacts(self, view: View) -> Iterator[Contact]:
         return self.function(view)
 
@@ -111,7 +115,7 @@ class Agenda:
 
     def __init__(self, schedule: Schedule, view: View) -> None:
         self._view = view
-        self._name = type(schedule).__name__
+        self._name = getattr(schedule, "name", type(schedule).__name__)
         contacts = schedule.contacts(view)
         if not isinstance(contacts, Iterable):
             raise ScheduleError(

@@ -75,7 +75,9 @@ class Cluster:
         self.weights = weights or [1.0] * len(self.workers)
         self.now_s = 0.0
         self.down: dict[int, str] = {}  # worker → what ended it
+        self.died_s: dict[int, float] = {}
         self.paused: set[int] = set()
+        self.slowdown: dict[int, float] = {}  # worker → factor of its steps' durations
         self.merges: dict[int, Reduction] = {}
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -117,6 +119,7 @@ class Cluster:
 
     def kill(self, me: int, why: str = "killed") -> None:
         self.down.setdefault(me, why)
+        self.died_s.setdefault(me, self.now_s)
 
     def pause(self, me: int) -> None:
         self.paused.add(me)
@@ -136,7 +139,8 @@ class Cluster:
     def _next_step(self, worker: Worker) -> None:
         planned = worker.steps or 0
         if self.learner is not None and worker.context.clock.steps < planned:
-            duration_s = next(self._durations[worker.me])
+            slowdown = self.slowdown.get(worker.me, 1.0)
+            duration_s = slowdown * next(self._durations[worker.me])
             self.at(self.now_s + duration_s, lambda: self._run(worker.me, self._step))
         elif planned and worker.context.clock.steps >= planned and self.merging:
             vector, weight = worker.slots.array[0], self.weights[worker.me]

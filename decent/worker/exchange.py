@@ -54,8 +54,9 @@ class Exchange:
     declined: str = ""  # why the peer mixes no more of it
 
     def sendable(self) -> Iterator[int]:
-        """Chunks to send now: the window's free places."""
-        while self.sent < self.chunks and len(self.flying) < self.limits.window:
+        """Chunks to send now: the window slides over the first that is not answered, so that the
+        peer need not remember more than a window of replies."""
+        while self.sent < self.chunks and self.sent - self.settled < self.limits.window:
             self.sent += 1
             yield self.sent - 1
 

@@ -1,8 +1,4 @@
-"""Hypothesis strategies for linear systems with jumps, for methods, and for states.
-
-Entries are of order 1 and kicks well away from 0 in slot 0, so that what is compared is the
-mathematics, to a tolerance near rounding, and not the conditioning of the draw.
-"""
+"""Hypothesis strategies for methods, their constants, and states."""
 
 from __future__ import annotations
 
@@ -12,23 +8,9 @@ from hypothesis.extra.numpy import arrays
 
 from decent.dynamics import Acid, Array, Dadao, Dynamics, Gossip, System
 
-SLOTS = ("x", "x̃", "y", "ỹ", "z", "z̃")
-
 
 def numbers(bound: float) -> st.SearchStrategy[float]:
     return st.floats(-bound, bound, allow_subnormal=False)
-
-
-@st.composite
-def systems(draw: st.DrawFn, max_slots: int = len(SLOTS)) -> System:
-    """Any system: any flow, probe, residual, message and mix; a kick of slot 0, or none at all."""
-    size = draw(st.integers(1, max_slots))
-    vector = arrays(np.float64, size, elements=numbers(2))
-    first = draw(st.sampled_from([0.0, 1.0, -1.0]) | st.floats(0.5, 2) | st.floats(-2, -0.5))
-    kick = draw(vector) if first else np.zeros(size)
-    kick[0] = first
-    flow = draw(arrays(np.float64, (size, size), elements=numbers(1)))
-    return System(SLOTS[:size], flow, draw(vector), draw(vector), kick, draw(vector), draw(vector))
 
 
 def states(system: System, workers: int, dim: int = 3) -> st.SearchStrategy[Array]:

@@ -13,8 +13,9 @@ from scipy.linalg import expm
 
 from decent.dynamics import Array, Dynamics, System, exchange
 from decent.errors import DynamicsError
+from decent.testing import systems
 
-from .strategies import chis, methods, states, systems
+from .strategies import chis, methods, states
 
 TIMES = st.floats(0, 2)
 EPS = np.finfo(float).eps

@@ -1,4 +1,4 @@
-"""Connected graphs for hypothesis: a random tree plus some edges, rates within three decades."""
+"""Connected graphs with what a file may say of them, for hypothesis."""
 
 from __future__ import annotations
 
@@ -6,22 +6,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from decent.testing import graphs
 from decent.topology import Link, Topology
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 XML_TEXT = st.text(st.sampled_from("abcéλ<&\"' -:/"), max_size=8).map(str.strip)
-RATES = st.floats(0.05, 50.0)
-
-
-@st.composite
-def graphs(draw: st.DrawFn, largest: int = 10) -> Topology:
-    n = draw(st.integers(1, largest))
-    edges = {(draw(st.integers(0, j - 1)), j) for j in range(1, n)}
-    if n > 1:
-        pair = st.tuples(st.integers(0, n - 1), st.integers(0, n - 1))
-        extra = draw(st.lists(pair.filter(lambda e: e[0] != e[1]), max_size=n))
-        edges |= {(min(e), max(e)) for e in extra}
-    return Topology.from_edges(n, edges, [draw(RATES) for _ in edges])
 
 
 @st.composite

@@ -12,9 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from decent.errors import TopologyError
+from decent.testing import graphs
 from decent.topology import Link, Topology, describe, family, load, sketch
-
-from .strategies import graphs
 
 LINE = {"n": 3, "edges": ((0, 1), (1, 2)), "rates": (1.0, 1.0)}
 

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from decent.testing import graphs
 from decent.topology import Topology, chi_1, chi_2, effective_resistances, family, spectral_gap
-
-from .strategies import graphs
 
 TABLE = json.loads((Path(__file__).parents[1] / "data" / "chi.json").read_text())
 
