@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,20 +33,6 @@ if TYPE_CHECKING:
 SLOTS = ("x", "x̃", "y", "ỹ", "z", "z̃")
 LIMITS = Limits(chunk=4, window=2, start_s=20.0)
 """Those of a real run, but chunks so small that small vectors travel in several."""
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """A dynamics of one system, whatever the rates; other slots start at 0."""
-
-    constants: System
-    name: str = "fixed"
-
-    def system(self, chi_1: float, chi_2: float) -> System:
-        return self.constants
-
-    def initial(self, x: State) -> State:
-        return np.stack([x, *[np.zeros_like(x)] * (len(self.constants.slots) - 1)])
 
 
 def cluster(

@@ -52,7 +52,7 @@ class Local:
         run = secrets.token_hex(8)
         self._processes, self._pipes = [], {}
         for me in range(self.workers):
-            ours, theirs = context.Pipe(duplex=False)
+            ours, theirs = context.Pipe()
             job = Job(me, run, self.out, self.config, self.origin_s, script, arguments)
             process = context.Process(target=main, args=(job, theirs), daemon=False)
             process.start()
@@ -68,7 +68,17 @@ class Local:
             self._listen()
             for me in [me for me, process in running.items() if process.exitcode is not None]:
                 self._ended(me, running.pop(me).exitcode or 0)
+            self._open_gate()
             on_status(self.status)
+
+    def _open_gate(self) -> None:
+        """Let training begin at all workers at once, when the last living one is ready."""
+        waiting = {status["state"] for status in self.status} & {"starting", "ready"}
+        if waiting == {"ready"}:
+            for me, pipe in self._pipes.items():
+                self.status[me]["state"] = "training"
+                with contextlib.suppress(OSError):
+                    pipe.send("go")
 
     def interrupt(self, on_status: Callable[[list[Status]], None]) -> None:
         """Ask all to stop; kill those that do not in time, or at once at a second Ctrl-C."""
@@ -135,6 +145,10 @@ class Local:
         return (kind if refused else None), said["text"]
 
 
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def launch(
     config: Config,
     out: Path,
@@ -149,6 +163,7 @@ def launch(
     with nothing left running, for what the workers cannot use.
     """
     show = on_status or (lambda status: None)
+    signal.signal(signal.SIGTERM, _interrupted)
     local = Local(config, out, script, arguments or [])
     interrupted = False
     try:

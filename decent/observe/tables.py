@@ -41,7 +41,8 @@ def results(summary: Summary) -> RenderableType:
     if summary["local_mean"] or summary["merged"] or summary["compare"]:
         parts.append(Padding(models(summary), (1, 0, 0, 0)))
     if summary["interrupted"]:
-        parts.append(Text("\ninterrupted: the figures are those of the run so far", "yellow"))
+        merged = "" if summary["merged"] else "; nothing was merged"
+        parts.append(Text(f"\nthe figures are those of the run so far{merged}", "yellow"))
     if summary["faults"]:
         parts.append(Text("\n" + "\n".join(faults(summary)), style="red"))
     return Group(*parts)
@@ -65,6 +66,8 @@ def effort(summary: Summary) -> str:
     """How long it took, and how long it would have where time was virtual."""
     took = f"{figure(summary['wall_s'], '.1f')} s"
     text = took if summary["script"] else f"{summary['steps']} steps in {took}"
+    if summary["interrupted"]:
+        text = f"interrupted after {took}"
     virtual_s = summary.get("virtual_s")
     return text if virtual_s is None else f"{text}, {virtual_s:.1f} s of virtual time"
 

@@ -25,6 +25,7 @@ from decent.runtime import world
 from decent.runtime.gossip import Gossip
 
 FAILURE = "error.json"
+GONE = "the launcher is gone; this worker stops too"
 INTERRUPTED, FAILED, MISUSED = 130, 1, 2
 
 
@@ -92,9 +93,15 @@ def _world(job: Job, pipe: Connection) -> world.World:
         try:
             pipe.send(status)
         except OSError:
-            raise RuntimeFault("the launcher is gone; this worker stops too") from None
+            raise RuntimeFault(GONE) from None
+
+    def gate() -> None:
+        try:
+            pipe.recv()
+        except (EOFError, OSError):
+            raise RuntimeFault(GONE) from None
 
     return world.World(
-        me=job.me, run=job.run, folder=job.folder, config=job.config, report=report,
+        me=job.me, run=job.run, folder=job.folder, config=job.config, report=report, gate=gate,
         origin_s=job.origin_s,
     )  # fmt: skip

@@ -54,10 +54,11 @@ class Communicator:
         self.transport = ZeroMQ(name, spec.address, max(chunk_bytes, m.HEADER_BYTES))
         self.rendezvous = Rendezvous(Path(spec.folder))
         self.rendezvous.publish(spec.me, self.transport.address)
+        self._gate = ChunkGate(board.fd)
         self.worker = Worker(
             spec.me, spec.topology, spec.dynamics, spec.schedule, board.state,
             seed=spec.seed, run=spec.run, digest=spec.digest, steps=spec.steps, epoch=epoch,
-            limits=spec.limits, record=self._journal, guard=ChunkGate(board.fd),
+            limits=spec.limits, record=self._journal, guard=self._gate,
         )  # fmt: skip
         self._merges: dict[int, Reduction] = {}  # asked for and not yet told
         self._ready = False
@@ -153,7 +154,7 @@ class Communicator:
     def _deliver(self, round: int, result: np.ndarray[Any, Any], among: tuple[int, ...]) -> None:
         self.worker.context.trace("merge", self.now(), round=round, among=list(among))
         if round == 0:
-            with ChunkGate(self.board.fd):
+            with self._gate:
                 self.board.state[0] = result
         self._say(merged=round, among=list(among), vector=None if round == 0 else result.tobytes())
 
@@ -161,7 +162,7 @@ class Communicator:
         """Bring up to date what nothing else has, a little at a time; publish new constants."""
         time, slots = self.worker.time(now_s), self.worker.slots
         if slots.system is not self._system:
-            with ChunkGate(self.board.fd):
+            with self._gate:
                 self.worker.refresh(now_s)
                 self.board.residual[:] = slots.system.relative.residual
             self._system = slots.system

@@ -54,7 +54,8 @@ class OptimizerGate(Gate):
 
 
 class ChunkGate(Gate):
-    """The communicator's side: a context manager around the work on one chunk; may be nested."""
+    """The communicator's side: a context manager around the work on one chunk. It may be nested,
+    so a process has one only: a second would wait for the turnstile while holding the rest."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)

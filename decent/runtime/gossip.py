@@ -139,6 +139,8 @@ class Gossip:
         ]
         self._report(state="starting")
         self._hear("ready", spec.limits.start_s + PATIENCE_S)
+        self._report(state="ready")
+        self.world.gate()
         self._report(state="training")
 
     def _spec(

@@ -16,15 +16,15 @@ from decent.config import Config
 
 @dataclass(frozen=True)
 class World:
-    """One worker's place. `report` takes a status (see `Gossip`); `stop` says that the run is
-    to end now; `origin_s` are the monotonic seconds that count as 0 in traces."""
+    """One worker's place. `report` takes a status (see `Gossip`); `gate` returns when all have
+    come together; `origin_s` are the monotonic seconds that count as 0 in traces."""
 
     me: int = 0
     run: str = "alone"
     folder: Path | None = None
     config: Config = field(default_factory=Config)
     report: Callable[[dict[str, Any]], None] = lambda status: None
-    stop: Callable[[], bool] = lambda: False
+    gate: Callable[[], None] = lambda: None
     origin_s: float = field(default_factory=time.monotonic)
 
 

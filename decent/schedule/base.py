@@ -27,6 +27,9 @@ PATIENCE = 100_000
 """Contacts a schedule may ask for at one local time before it is said to be stuck."""
 
 
+_NO_MORE = object()
+
+
 @dataclass
 class Moment:
     """Where a worker stands: shared by a view and those derived of it."""
@@ -139,8 +142,8 @@ class Agenda:
 
     def _advance(self) -> None:
         before = self.next_time
-        contact = next(self._contacts, None)
-        if contact is None:
+        contact = next(self._contacts, _NO_MORE)
+        if contact is _NO_MORE:
             self.next_time, self._peer = math.inf, None
             return
         self.next_time, self._peer = self._checked(contact)

@@ -17,7 +17,7 @@ import zmq
 
 from decent.errors import ConfigError
 
-HIGH_WATER = 256
+HIGH_WATER = 64
 """messages that may wait on a connection, each way"""
 
 
@@ -61,7 +61,6 @@ class ZeroMQ:
             self._dealers.pop(peer).close()
         dealer = self._socket(zmq.DEALER)
         dealer.setsockopt(zmq.ROUTING_ID, self._name)
-        dealer.setsockopt(zmq.IMMEDIATE, 1)
         dealer.connect(address)
         self._dealers[peer] = dealer
         self.poller.register(dealer, zmq.POLLIN)
@@ -98,7 +97,7 @@ class ZeroMQ:
                     break
                 yield Arrival(peer, b"", frames)
 
-    def close(self, linger_ms: int = 200) -> None:
+    def close(self, linger_ms: int = 1000) -> None:
         self._context.destroy(linger=linger_ms)
 
     def _socket(self, kind: int) -> zmq.Socket[bytes]:

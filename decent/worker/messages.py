@@ -191,7 +191,7 @@ def decode(frames: Sequence[Any], run: str, dtype: np.dtype[Any], limit: int) ->
         raise PeerRefused(f"peer speaks protocol version {version!r}, this worker {VERSION}")
     if their_run != run:
         raise PeerRefused(
-            f"peer belongs to run {str(their_run)[:80]!r}, this worker to run {run!r}: "
+            f"peer belongs to run {their_run[:80]!r}, this worker to run {run!r}: "
             "check the address, or whether another run uses the port"
         )
     try:
@@ -210,7 +210,9 @@ def _header(frames: Sequence[Any]) -> list[Any]:
         header = msgpack.unpackb(frames[0], use_list=True, strict_map_key=True)
     except Exception as error:
         raise ProtocolError(f"a header that is not msgpack ({type(error).__name__})") from None
-    if not isinstance(header, list) or len(header) != 3:
+    if not isinstance(header, list) or [type(each) for each in header[:2]] != [int, str]:
+        raise ProtocolError("a header that does not begin with version and run")
+    if len(header) != 3:
         raise ProtocolError("a header that is not [version, run, message]")
     return header
 

@@ -72,7 +72,8 @@ def test_faults_are_told_in_words() -> None:
 def test_an_interrupted_run_says_so() -> None:
     told = summary() | {"interrupted": True, "merged": {}, "merged_among": []}
     text = drawn(results(told))
-    assert "interrupted" in text
+    assert "interrupted after 12.3 s" in text
+    assert "nothing was merged" in text
     assert "merged (" not in text
 
 

@@ -7,14 +7,14 @@ same each time.
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from decent.dynamics import Array, State, System
-from decent.testing import Cluster, Fixed, systems
+from decent.testing import Cluster, systems
 
 
 def examples(count: int) -> settings:
@@ -27,8 +27,15 @@ def examples(count: int) -> settings:
     )
 
 
-class Scattered(Fixed):
-    """Every slot starts away from 0, and differently."""
+@dataclass(frozen=True)
+class Scattered:
+    """A dynamics of one system, whatever the rates; every slot starts away from 0."""
+
+    constants: System
+    name: str = "scattered"
+
+    def system(self, chi_1: float, chi_2: float) -> System:
+        return self.constants
 
     def initial(self, x: State) -> State:
         return np.stack([np.roll(x, s) * 0.7**s for s in range(len(self.constants.slots))])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -25,7 +25,8 @@ from decent.testing import (
     pause,
 )
 from decent.topology import Link, Topology, family
-from decent.worker import Worker, spanning_tree
+from decent.worker import Packet, Worker, spanning_tree
+from decent.worker import messages as m
 
 from .common import examples
 
@@ -166,22 +167,41 @@ def test_a_slow_worker_beyond_a_cut_is_waited_for() -> None:
     assert {c.merges[me].among for me in c.alive} == {(0, 2, 3)}
 
 
+@dataclass
+class CloseGetsLost(Network):
+    """The root's last word never reaches worker 1."""
+
+    def arrivals(self, packet: Packet, now_s: float) -> list[float]:
+        message = packet.message
+        lost = isinstance(message, m.Close) and (message.src, message.dst) == (0, 1)
+        return [] if lost else super().arrivals(packet, now_s)
+
+
 def test_who_is_closed_tells_those_who_missed_it() -> None:
-    """The root dies after the merge, and its last word to worker 2 is lost."""
-    c = cluster(family("complete", 3), Gossip(), Never(), steps=3, learner=no_step, limits=MORTAL)
-
-    def last_word_is_lost(c: Cluster) -> bool:
-        root = c.merges.get(0)
-        if root is not None and root.closed:
-            c.kill(0)
-        elif root is not None and root._done == {1, 2} - {1} and root.result is not None:
-            c.network.cut.add(frozenset((0, 2)))
-        return c.finished()
-
-    c.run(100.0, until=last_word_is_lost)
-    assert c.down == {0: "killed"}
-    assert all(c.merges[me].closed for me in (1, 2))
+    """Worker 1 never hears that all is done, and becomes the root when the root dies."""
+    graph = family("complete", 3)
+    c = cluster(
+        graph, Gossip(), Never(), steps=3, learner=no_step, limits=MORTAL,
+        network=CloseGetsLost(graph), faults=[kill(0, 4.0)],
+    )  # fmt: skip
+    c.run(4.0)
+    assert [c.merges[me].closed for me in range(3)] == [True, False, True]
+    c.run(30.0)
+    assert c.finished()
     assert c.merges[1].among == c.merges[2].among == (0, 1, 2)
+
+
+def test_who_was_declared_dead_has_no_say_in_who_else_is() -> None:
+    """Worker 2 could hear nobody, and takes its neighbours for dead; they took it for dead."""
+    c = cluster(
+        family("ring", 4), Gossip(), Never(), steps=5, learner=no_step, limits=MORTAL,
+        faults=[cut(1, 2, 2.0, 12.0), cut(2, 3, 2.0, 12.0)],
+        paces=[Pace(1.0), Pace(1.0), Pace(4.0), Pace(10.0)],
+    )  # fmt: skip
+    c.run(200.0)
+    assert c.finished()
+    assert list(c.down) == [2]
+    assert [c.merges[me].among for me in (0, 1, 3)] == [(0, 1, 3)] * 3
 
 
 def test_a_worker_declared_dead_says_so() -> None:
@@ -202,8 +222,7 @@ def test_a_worker_that_slept_does_not_declare_the_others_dead() -> None:
         family("ring", 4), Gossip(), Poisson(), merge=False, faults=[pause(1, 2.0, 10.0)],
         limits=replace(MORTAL, dead_s=20.0),
     )  # fmt: skip
-    for worker in (c.workers[1],):
-        worker.context.limits = MORTAL  # it alone would be this impatient
+    c.workers[1].context.limits = MORTAL  # it alone would be so impatient
     c.run(30.0)
     assert {peer.state for peer in c.workers[1].peers.values()} == {"alive"}
     assert {peer.state for peer in c.workers[0].peers.values()} == {"alive"}

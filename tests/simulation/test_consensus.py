@@ -1,0 +1,73 @@
+"""How fast workers agree without gradients: exact figures, and what delays do to momentum.
+
+Figures: exact decay exponents per unit of time of the mean square distance from the mean, on a ring
+of 16 at one model per worker and unit (right-most eigenvalue of the second moments' generator).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from decent.dynamics import Acid, Dynamics, Gossip
+from decent.schedule import Poisson
+from decent.testing import Cluster, Limits, Network, cluster
+from decent.topology import Link, family
+from decent.worker import worker as worker_module
+
+RING = family("ring", 16).with_models_per_worker(1.0)
+QUIET = Limits(beat_s=1e9, silent_s=1e9, dead_s=1e9, retry_s=1e6, max_open=16)
+NOMINAL = 1e12  # exchanges taken as seen: the ratio stays at 1
+
+
+def distance(c: Cluster) -> float:
+    """Σ_i ‖x_i − x̄‖² now."""
+    for worker in c.workers.values():
+        worker.refresh(c.now_s)
+    x = np.array([worker.slots.array[0] for worker in c.workers.values()])
+    return float(((x - x.mean(axis=0)) ** 2).sum())
+
+
+def distances(
+    dynamics: Dynamics, times: list[float], seeds: int, latency: float = 0.0, prior: float = 2.0
+) -> list[float]:
+    """Mean over seeds at each of `times`."""
+    found = np.zeros((seeds, len(times)))
+    for seed in range(seeds):
+        c = cluster(
+            RING, dynamics, Poisson(), 16, merge=False, limits=QUIET, seed=seed,
+            network=Network(RING, Link(latency)),
+        )  # fmt: skip
+        for worker in c.workers.values():
+            worker.meter.prior = prior
+        for k, time in enumerate(times):
+            found[seed, k] = distance(c.run(time))
+    return list(found.mean(axis=0))
+
+
+@pytest.mark.parametrize(
+    ("dynamics", "prior", "exact"),
+    [(Gossip(), NOMINAL, 0.075351), (Acid(), NOMINAL, 0.198551), (Acid(), 2.0, 0.198551)],
+    ids=["gossip", "a2cid2", "a2cid2 that follows measured rates"],
+)
+def test_decay_is_the_exact_one(dynamics: Dynamics, prior: float, exact: float) -> None:
+    until = 3.5 / exact + 8
+    times = list(np.linspace(8.0, until, 8))
+    slope = np.polyfit(times, np.log(distances(dynamics, times, 32, prior=prior)), 1)[0]
+    assert slope == pytest.approx(-exact, rel=0.08)
+
+
+@pytest.mark.parametrize("round_trip", [2.0, 3.0, 6.0])
+def test_momentum_that_follows_shrinks_the_distance_at_any_delay(round_trip: float) -> None:
+    early, late = distances(Acid(), [20.0, 60.0], 6, round_trip / 2)
+    assert late < 0.25 * early
+    if round_trip <= 3:
+        assert late < 0.5 * distances(Gossip(), [60.0], 6, round_trip / 2)[0]
+
+
+def test_momentum_at_nominal_rates_diverges_at_three_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "FOLLOW", math.inf)
+    early, late = distances(Acid(), [20.0, 60.0], 6, 1.5)
+    assert late > 1.5 * early

@@ -1,0 +1,172 @@
+"""The wire format: what is sent comes back; what is malformed is said to be, and nothing else."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import msgpack
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from decent.errors import PeerRefused, ProtocolError
+from decent.worker import Packet
+from decent.worker import messages as m
+
+from .common import examples
+
+DTYPES = [np.dtype("<f4"), np.dtype("<f8")]
+LIMIT = 64
+KINDS = msgspec.inspect.type_info(m.Any_).types
+FIELDS = {
+    int: st.integers(0, 2**40),
+    str: st.text(max_size=20),
+    bool: st.booleans(),
+    float: st.floats(allow_nan=False),
+    tuple[int, ...]: st.lists(st.integers(0, 500), max_size=20).map(tuple),
+    tuple[float, ...]: st.lists(st.floats(allow_nan=False), max_size=6).map(tuple),
+}
+
+
+@st.composite
+def packets(draw: st.DrawFn, dtype: np.dtype[Any] = DTYPES[0]) -> Packet:
+    kind = draw(st.sampled_from([each.cls for each in KINDS]))
+    hints = {
+        name: FIELDS[hint] for name, hint in msgspec._utils.get_class_annotations(kind).items()
+    }
+    message = kind(**{name: draw(hints[name]) for name in kind.__struct_fields__})
+    if not isinstance(message, m.WithPayload):
+        return Packet(message)
+    size = draw(st.integers(1, LIMIT))
+    return Packet(message, np.arange(size).astype(dtype))
+
+
+def wire(packet: Packet) -> list[bytes]:
+    return [bytes(frame) for frame in m.encode(packet, "run")]
+
+
+def test_every_message_is_tried() -> None:
+    def leaves(kind: type) -> set[type]:
+        below = kind.__subclasses__()
+        return set().union(*map(leaves, below)) if below else {kind}
+
+    assert {each.cls for each in KINDS} == leaves(m.Message)
+
+
+@examples(200)
+@given(st.data(), st.sampled_from(DTYPES))
+def test_round_trip(data: st.DataObject, dtype: np.dtype[Any]) -> None:
+    packet = data.draw(packets(dtype))
+    message, payload = m.decode(wire(packet), "run", dtype, LIMIT)
+    assert message == packet.message
+    assert type(message) is type(packet.message)
+    if packet.payload is None:
+        assert payload is None
+    else:
+        np.testing.assert_array_equal(payload, packet.payload, strict=True)
+
+
+def decode_or_complain(frames: list[bytes]) -> Packet | None:
+    try:
+        return m.decode(frames, "run", DTYPES[0], LIMIT)
+    except (ProtocolError, PeerRefused):
+        return None
+
+
+@examples(300)
+@given(st.lists(st.binary(max_size=80), max_size=4))
+def test_random_bytes(frames: list[bytes]) -> None:
+    assert decode_or_complain(frames) is None
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text()
+    | st.binary() | st.builds(msgpack.Timestamp, st.integers(0, 99)),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner),
+    max_leaves=10,
+)  # fmt: skip
+
+
+@examples(300)
+@given(st.data(), packets())
+def test_mutated_frames(data: st.DataObject, packet: Packet) -> None:
+    frames = wire(packet)
+    change = data.draw(st.sampled_from(["byte", "cut", "field", "header", "payload"]))
+    if change == "byte":
+        at = data.draw(st.integers(0, len(frames[0]) - 1))
+        changed = bytearray(frames[0])
+        changed[at] = data.draw(st.integers(0, 255))
+        frames[0] = bytes(changed)
+    elif change == "cut":
+        frames[0] = frames[0][: data.draw(st.integers(0, len(frames[0]) - 1))]
+    elif change == "field":
+        body = msgspec.to_builtins(packet.message)
+        body[data.draw(st.sampled_from(sorted(body)))] = data.draw(ANYTHING)
+        frames[0] = msgpack.packb([m.VERSION, "run", body])
+    elif change == "header":
+        header = data.draw(st.lists(ANYTHING, min_size=3, max_size=3) | ANYTHING)
+        frames[0] = msgpack.packb(header)
+    else:
+        frames[1:] = data.draw(st.lists(st.binary(max_size=5 * LIMIT), max_size=2))
+    decoded = decode_or_complain(frames)
+    if decoded is not None and decoded.payload is not None:
+        assert 1 <= decoded.payload.size <= LIMIT
+
+
+@pytest.mark.parametrize(
+    ("frames", "words"),
+    [
+        ([], "0 frames"),
+        ([b"", b"", b""], "3 frames"),
+        ([b"\x93"], "not msgpack"),
+        ([b"\x91" * 5000 + b"\x01"], "not msgpack"),
+        ([b"\xdd\xff\xff\xff\xff"], "not msgpack"),
+        ([b"\x93" + b"\x91" * 1000 + b"\x01\xa3run\x80"], "begin with version"),
+        ([b"\x93\x01" + b"\x91" * 1000 + b"\x01\x80"], "begin with version"),
+        ([msgpack.packb([1, "run"])], "not \\[version, run, message\\]"),
+        ([msgpack.packb([1, "run", {"kind": "gossip"}])], "malformed header"),
+        ([msgpack.packb([1, "run", {"kind": "beat", "src": 0, "dst": 1}])], "epoch"),
+        ([bytes(m.HEADER_BYTES + 1)], "the limit is"),
+        ([*wire(Packet(m.Beat(0, 1, 0))), b"1234"], "Beat with a payload"),
+        (wire(Packet(m.Reply(0, 1, 0, 0, 0))), "Reply without a payload"),
+        ([*wire(Packet(m.Reply(0, 1, 0, 0, 0))), b""], "a payload of 0 bytes"),
+        ([*wire(Packet(m.Reply(0, 1, 0, 0, 0))), b"12345"], "a payload of 5 bytes"),
+        ([*wire(Packet(m.Reply(0, 1, 0, 0, 0))), bytes(4 * LIMIT + 4)], "expected 1 … 64 values"),
+    ],
+)  # fmt: skip
+def test_malformed_frames_in_words(frames: list[bytes], words: str) -> None:
+    with pytest.raises(ProtocolError, match=words):
+        m.decode(frames, "run", DTYPES[0], LIMIT)
+
+
+def test_another_run_and_another_version_in_words() -> None:
+    beat = {"kind": "beat", "src": 0, "dst": 1, "epoch": 0}
+    with pytest.raises(PeerRefused, match="belongs to run 'other', this worker to run 'run'"):
+        m.decode([msgpack.packb([m.VERSION, "other", beat])], "run", DTYPES[0], LIMIT)
+    with pytest.raises(PeerRefused, match="speaks protocol version 7, this worker 1"):
+        m.decode([msgpack.packb([7, "run", beat])], "run", DTYPES[0], LIMIT)
+
+
+@pytest.mark.parametrize(
+    "claim", [b"\xdd\x7f\xff\xff\xff", b"\xdb\x7f\xff\xff\xff", b"\xdf\x7f\xff\xff\xff"]
+)
+def test_a_header_that_claims_gigabytes_costs_nothing(claim: bytes) -> None:
+    """Two billion elements, bytes or keys announced in five bytes."""
+    tracemalloc.start()
+    with pytest.raises(ProtocolError):
+        m.decode([claim + bytes(100)], "run", DTYPES[0], LIMIT)
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
+def test_payloads_are_not_copied() -> None:
+    values = np.arange(8, dtype="<f4")
+    header, payload = m.encode(Packet(m.Reply(0, 1, 0, 0, 0), values), "run")
+    assert np.shares_memory(np.frombuffer(payload, "<f4"), values)
+    frame = bytes(payload)
+    decoded = m.decode([header, frame], "run", DTYPES[0], LIMIT).payload
+    assert decoded is not None
+    assert np.shares_memory(decoded, np.frombuffer(frame, "<f4"))
