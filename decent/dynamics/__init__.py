@@ -7,12 +7,10 @@ name, or a user's own by "package.module:object": a `Dynamics`, or a class or fu
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from importlib import import_module
-from operator import attrgetter
 from typing import Any
 
+from decent import plugins
 from decent.dynamics.acid import Acid
 from decent.dynamics.dadao import Dadao
 from decent.dynamics.gossip import Gossip
@@ -27,42 +25,13 @@ METHODS: dict[str, Callable[..., Dynamics]] = {kind.name: kind for kind in (Goss
 
 def get(name: str, **options: Any) -> Dynamics:
     """The method called `name`, or the object at "package.module:object", with these options."""
-    found = _load(name) if ":" in name else METHODS.get(name)
-    if found is None:
-        known = ", ".join(map(repr, METHODS))
-        raise DynamicsError(f"dynamics {name!r}", f"one of {known}, or 'package.module:object'")
-    if isinstance(found, type) or not isinstance(found, Dynamics):
-        found = _make(name, found, options)
-    elif options:
-        raise DynamicsError(f"dynamics {name!r} with {_listed(options)}", "no options: it is made")
-    if not isinstance(found, Dynamics):
+
+    def ready(found: Any) -> bool:
+        return isinstance(found, Dynamics)
+
+    made = plugins.build("dynamics", name, METHODS, options, DynamicsError, ready)
+    if not isinstance(made, Dynamics):
         raise DynamicsError(
-            f"dynamics {name!r}, a {type(found).__name__}", "a name, system() and initial()"
+            f"dynamics {name!r}, a {type(made).__name__}", "a name, system() and initial()"
         )
-    return found
-
-
-def _load(path: str) -> Any:
-    module, _, attribute = path.partition(":")
-    try:
-        return attrgetter(attribute)(import_module(module))
-    except (ImportError, AttributeError, ValueError) as error:
-        raise DynamicsError(f"dynamics {path!r} ({error})", "'package.module:object'") from error
-
-
-def _make(name: str, factory: Any, options: dict[str, Any]) -> Any:
-    try:
-        signature = inspect.signature(factory)
-        signature.bind(**options)
-    except (TypeError, ValueError) as error:
-        raise DynamicsError(
-            f"dynamics {name!r} with {_listed(options)} ({error})",
-            f"options out of {_listed(signature.parameters)}"
-            if callable(factory)
-            else "a Dynamics, or a class or function that makes one",
-        ) from error
-    return factory(**options)
-
-
-def _listed(names: Any) -> str:
-    return ", ".join(map(repr, names)) or "no options"
+    return made

@@ -6,14 +6,14 @@ A *reducible* operator is fully described by what one worker weighs: the merged 
 
 so that any reduction of the pair (w_i·x_i, w_i), along a tree, a ring or a file list, carries it
 out. Operators of a user's own are named "package.module:object", the object being an instance or
-something that makes one when called without arguments.
+something that makes one.
 """
 
 from __future__ import annotations
 
-import importlib
 from typing import Any, Protocol, runtime_checkable
 
+from decent import plugins
 from decent.errors import ModelError
 from decent.merge.mean import Mean
 from decent.merge.weighted import Weighted
@@ -36,29 +36,13 @@ BUILT_IN: dict[str, type[Mean] | type[Weighted]] = {
 }
 
 
-def get(name: str) -> Merge:
+def get(name: str, **options: Any) -> Merge:
     """The operator called `name`: one of ours, or "package.module:object"."""
-    if name in BUILT_IN:
-        return BUILT_IN[name]()
-    if ":" not in name:
-        raise ModelError(
-            f"merge operator {name!r}",
-            f'one of {", ".join(BUILT_IN)} or "package.module:object"',
-        )
-    made = _imported(name)
+
+    def ready(found: Any) -> bool:
+        return isinstance(found, Merge)
+
+    made = plugins.build("merge operator", name, BUILT_IN, options, ModelError, ready)
     if not isinstance(made, Merge):
         raise ModelError(f"merge operator {name!r} is {made!r}", "`name` and `weight(samples)`")
     return made
-
-
-def _imported(name: str) -> Any:
-    """The object of that name, called first where it is a class or a factory."""
-    module, _, attribute = name.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-        maker = isinstance(found, type) or (callable(found) and not hasattr(found, "weight"))
-        return found() if maker else found
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise ModelError(
-            f"merge operator {name!r} ({error})", 'an importable "package.module:object"'
-        ) from error

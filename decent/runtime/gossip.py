@@ -312,9 +312,14 @@ class Gossip:
             }  # fmt: skip
             write_json(worker_folder(self.world.folder, self.world.me) / RESULT, self._result)
 
+    @property
+    def waits_s(self) -> list[float]:
+        """How long each `optimizer.step()` waited for the communicator, in seconds."""
+        return self._gate.waits_s if self._gate else []
+
     def wait_ms(self) -> dict[str, float]:
-        """How long `optimizer.step()` waited for the communicator: median and most, ms."""
-        waits = self._gate.waits_s if self._gate else []
+        """Median and most of `waits_s`, in milliseconds."""
+        waits = self.waits_s
         if not waits:
             return {}
         return {"median": 1e3 * statistics.median(waits), "max": 1e3 * max(waits)}

@@ -1,4 +1,4 @@
-"""What the fork server imports, once for all workers: torch, and what torch imports on first use."""
+"""What the fork server imports once for all workers: torch, and what torch imports on first use."""
 
 import torch
 

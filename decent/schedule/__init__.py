@@ -33,19 +33,8 @@ def get(name: Any, **options: Any) -> Schedule:
     """A schedule by name, by `package.module:object`, or as it is."""
     if not isinstance(name, str):
         return as_schedule(name)
-    if name not in SCHEDULES and not plugins.is_reference(name):
-        raise ScheduleError(
-            f"schedule {name!r}", f"one of {', '.join(SCHEDULES)}, or package.module:object"
-        )
-    maker = SCHEDULES.get(name) or plugins.load(name, ScheduleError)
-    if not isinstance(maker, type):
-        if options:
-            raise ScheduleError(f"schedule {name!r} with options {options}", "no options")
-        return as_schedule(maker)
-    try:
-        return as_schedule(maker(**options))
-    except TypeError as error:
-        raise ScheduleError(f"schedule {name!r} with options {options} ({error})") from error
+    made = plugins.build("schedule", name, SCHEDULES, options, ScheduleError, callable)
+    return as_schedule(made)
 
 
 __all__ = [

@@ -108,7 +108,7 @@ class Run:
 
     def results(self) -> list[dict[str, Any]]:
         """Measures of the local models, before the merge is put into them."""
-        results = []
+        results: list[dict[str, Any]] = []
         for me, trainer in enumerate(self.trainers):
             if me in self.cluster.down:
                 results.append({"id": me, "steps": trainer.steps, "dead": True})

@@ -263,6 +263,8 @@ class Worker:
                 self._greet(peer.id, answer=True)
         for reduction in self.reductions.values():
             reduction.beat()
+        if all(reduction.closed for reduction in self.reductions.values()):
+            self._kin.clear()
         for peer in (*self.peers.values(), *self._kin.values()):
             if self.context.limits.silent_s < late_s < math.inf:
                 peer.excuse(late_s)
@@ -293,7 +295,7 @@ class Worker:
     def _meet(self, reduction: Reduction, now_s: float) -> None:
         """Watch whom the tree puts next to us, neighbour or not."""
         for peer in reduction.peers():
-            if peer not in self.peers and peer not in self._kin:
+            if peer not in self.peers:
                 self._kin[peer] = Peer(peer, now_s, epoch=0, heard_s=now_s, state="alive")
 
     def reduce(self, round: int, vector: Array, weight: float, now_s: float) -> Reduction:

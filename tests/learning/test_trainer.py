@@ -159,13 +159,13 @@ def test_data_that_cannot_be_drawn_from_is_refused() -> None:
 
 def test_lockstep_is_one_step_on_the_batches_joined() -> None:
     task, workers = Digits(), 4
-    trainers = [Trainer(task, k, workers, 0, 8) for k in range(workers)]
-    model, optimizer = trainers[0].model, trainers[0].optimizer
+    alone = Trainer(task, 0, workers, 0, 8)
+    model, optimizer = alone.model, alone.optimizer
     streams = [endless(task.data(k, workers), 8, stream(0, "batches", k)) for k in range(workers)]
     for _ in range(5):
         X, y = (torch.cat(parts) for parts in zip(*map(next, streams), strict=True))
         optimizer.zero_grad()
         cross_entropy(model(X), y).backward()
         optimizer.step()
-    measures = all_reduce(task, workers, steps=5, batch_size=8, seed=0)
+    measures = all_reduce([Trainer(task, k, workers, 0, 8) for k in range(workers)], steps=5)
     assert measures == pytest.approx(task.evaluate(model), rel=1e-4)

@@ -177,6 +177,27 @@ class CloseGetsLost(Network):
         return [] if lost else super().arrivals(packet, now_s)
 
 
+def test_another_merge_may_come_long_after_the_first() -> None:
+    """Meanwhile nothing is heard of those who are next to us in the tree alone."""
+    c = cluster(
+        family("line", 4), Gossip(), Never(), steps=10, learner=no_step, limits=MORTAL,
+        faults=[kill(1, 1.0)],
+    )  # fmt: skip
+    c.run(60.0)
+    assert c.finished()
+    c.run(100.0, until=lambda c: False)
+    second = {}
+
+    def merge_again(worker: Worker) -> None:
+        second[worker.me] = worker.reduce(1, np.full(5, float(worker.me)), 1.0, c.now_s)
+
+    for me in c.alive:
+        c.at(100.0 + 10 * (me == 2), lambda me=me: c._run(me, merge_again))
+    c.run(130.0, until=lambda c: False)
+    assert not c.down.keys() - {1}
+    assert {(r.among, *r.result) for r in second.values()} == {((0, 2, 3), *[5 / 3] * 5)}
+
+
 def test_who_is_closed_tells_those_who_missed_it() -> None:
     """Worker 1 never hears that all is done, and becomes the root when the root dies."""
     graph = family("complete", 3)
