@@ -137,7 +137,14 @@ class Config(Strict, frozen=True):
     def make_topology(self) -> _topology.Topology:
         """The graph with its rates, checked against the number of workers."""
         table = self.topology
-        if table.file is not None or table.name not in _topology.families():
+        families = _topology.families()
+        if table.file is None and table.name not in families and not _shipped(table.name):
+            raise TopologyError(
+                f"topology.name = {table.name!r}",
+                f"a family ({', '.join(families)}) or a topology that comes with decent",
+                "for a graph of your own set topology.file",
+            )
+        if table.file is not None or table.name not in families:
             graph = _topology.load(table.file or table.name)
         else:
             graph = _topology.family(
@@ -174,6 +181,10 @@ class Config(Strict, frozen=True):
         return _toml(_flatten(msgspec.to_builtins(self)))
 
 
+def _shipped(name: str) -> bool:
+    return (share.folder("topologies") / f"{name}.toml").is_file()
+
+
 def load(source: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
     """A config from a TOML file, a name that comes with decent, or the defaults; then
     `KEY=VALUE` overrides, keys dotted, values as in TOML (bare words are strings)."""
@@ -206,7 +217,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         data = tomllib.loads(path.read_text())
     except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", "a TOML file that can be read") from None
+        raise ConfigError(
+            f"{path}: {error.strerror}", "a TOML file that can be read", "check the path"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}", "a TOML file") from None
     file = data.get("topology", {}).get("file") if isinstance(data.get("topology"), dict) else None

@@ -14,20 +14,21 @@ import statistics
 import tempfile
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from decent.config import from_dict
-from decent.errors import RuntimeFault
+from decent.errors import ConfigError, RuntimeFault
 from decent.launcher import launch
-
-Case = Literal["packed", "spare"]
 
 
 def bench_gossip(
-    case: Case, parameters: int, batch: int, steps: int, rounds: int, rate: float
+    case: str, parameters: int, batch: int, steps: int, rounds: int, rate: float
 ) -> dict[str, Any]:
-    """Medians over the first worker's steps: seconds per step with and without gossip, their
+    """Medians over the first worker's steps: milliseconds per step with and without gossip, their
     ratio, and how long the optimizer waited for the communicator."""
+    for name, value in (("params", parameters), ("batch", batch), ("steps", steps)):
+        if value < 1:
+            raise ConfigError(f"--{name} {value}", "1 or more")
     config = from_dict(
         {
             "workers": 2,

@@ -1,4 +1,4 @@
-"""The command line: `decent launch`, `simulate`, `topology show`, `merge`, `tasks`.
+"""The command line: `decent launch`, `simulate`, `topology show`, `merge`, `tasks`, `bench`.
 
 Each command calls one function below it, and imports it only then, so that help comes at once.
 Exit codes: 0 all well; 1 the run failed or lost a worker; 2 what was given cannot be used, and
@@ -10,6 +10,7 @@ from __future__ import annotations
 import click
 
 from decent import __version__
+from decent.cli.bench import bench
 from decent.cli.group import Decent
 from decent.cli.launch import launch
 from decent.cli.merge import merge
@@ -28,5 +29,5 @@ def main() -> None:
     """
 
 
-for command in (launch, simulate, topology, merge, tasks):
+for command in (launch, simulate, topology, merge, tasks, bench):
     main.add_command(command)

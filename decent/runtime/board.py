@@ -7,6 +7,7 @@ also after kill −9. Whole words are written by one side only, so no lock is ne
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import sys
@@ -70,7 +71,7 @@ class Board:
 
     @wake_step.setter
     def wake_step(self, step: float) -> None:
-        self._words[1] = int(min(step, 2**62))
+        self._words[1] = math.ceil(min(step, 2**62))
 
     @property
     def failed(self) -> bool:

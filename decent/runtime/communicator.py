@@ -63,6 +63,7 @@ class Communicator:
         self._merges: dict[int, Reduction] = {}  # asked for and not yet told
         self._ready = False
         self._closing_s = math.inf
+        self._parent = os.getppid()
         self._drift_at = self._publish_at_s = -math.inf
         self._system: Any = None
         self.transport.poller.register(line.fileno(), 1)
@@ -103,18 +104,27 @@ class Communicator:
         self._drift(now_s)
         self._flush()
         self._tell(now_s)
-        self.board.wake_step = min(self.worker.wake_step(), math.ceil(self._drift_at))
+        self.board.wake_step = min(self.worker.wake_step(), self._drift_at)
 
     def _wake_s(self, now_s: float) -> float:
         return min(self.worker.wake_s(now_s), self._closing_s)
 
     def _finished(self) -> bool:
-        merging = any(not r.closed for r in self.worker.reductions.values())
-        return self._closing_s < math.inf and (not merging or self.now() > self._closing_s)
+        """Closed, and nobody can still want a result that is here."""
+        if self._closing_s == math.inf:
+            return False
+        return self.merged or bool(self._merges) or self.now() > self._closing_s
+
+    @property
+    def merged(self) -> bool:
+        """Whether all that this worker took part in is complete, at everyone."""
+        return all(reduction.closed for reduction in self.worker.reductions.values())
 
     # the training process
 
     def _listen(self) -> None:
+        if os.getppid() != self._parent:
+            raise EOFError  # its own children may hold the line open
         while self.line.poll(0):
             said = msgpack.unpackb(self.line.recv_bytes())
             if said["do"] == "merge":
@@ -252,7 +262,8 @@ def main() -> None:
         )  # fmt: skip
         communicator = Communicator(spec, board, line)
         communicator.run()
-        communicator.stop("")
+        taken_part = communicator.worker.reductions and communicator.merged
+        communicator.stop("" if taken_part else "it left before it was merged")
     except (EOFError, BrokenPipeError, ConnectionResetError):
         if communicator is not None:
             communicator.worker.context.trace("fault", communicator.now(), what="training died")

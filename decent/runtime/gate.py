@@ -47,10 +47,10 @@ class OptimizerGate(Gate):
         self.waits_s.append(time.perf_counter() - start_s)
 
     def leave(self) -> None:
-        if self._held:
-            self._held = False
-            self._drop(PARAMETERS)
-            self._drop(TURNSTILE)
+        """Let go of whatever is held, also after a step that was broken off."""
+        self._held = False
+        self._drop(PARAMETERS)
+        self._drop(TURNSTILE)
 
 
 class ChunkGate(Gate):

@@ -290,6 +290,8 @@ class Gossip:
 
     def _part(self) -> None:
         assert self._line is not None
+        assert self._gate is not None
+        self._gate.leave()
         for hook in self._hooks:
             hook.remove()
         line, self._line = self._line, None
@@ -342,8 +344,7 @@ class Gossip:
         try:
             self._line.send_bytes(msgpack.packb(words))
         except OSError:
-            self._check_communicator()
-            raise CommunicatorError("the communicator no longer listens; see log.txt") from None
+            self._hear("error")
 
     def _hear(self, word: str, patience_s: float = np.inf) -> dict[str, Any]:
         """Wait for a word of the communicator. Raises its error, if that comes instead."""
@@ -354,9 +355,10 @@ class Gossip:
                 try:
                     said = msgpack.unpackb(self._line.recv_bytes())
                 except (EOFError, OSError):
-                    self._process.wait()
-                    self._check_communicator()
-                    raise
+                    code = self._process.wait()
+                    raise CommunicatorError(
+                        f"the communicator process ended with code {code}; see log.txt"
+                    ) from None
                 if "error" in said:
                     raise link.as_error(said["error"], said["text"])
                 if word in said:
@@ -365,13 +367,10 @@ class Gossip:
                 raise CommunicatorError(f"the communicator said no {word!r} in {patience_s:.0f} s")
             else:
                 print(f"worker {self.world.me}: waiting for the others ({word})", flush=True)
-            self._check_communicator()
 
     def _check_communicator(self) -> None:
-        if self._line is not None and self._process.poll() is not None and not self._line.poll(0):
-            code = self._process.returncode
-            self._line = None
-            raise CommunicatorError(f"the communicator process ended with code {code}; see log.txt")
+        if self._line is not None and self._process.poll() is not None:
+            self._hear("error")  # its last words, or that there are none
 
     def _report(self, **news: Any) -> None:
         self._reported_s = time.monotonic()

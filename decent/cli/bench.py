@@ -1,0 +1,41 @@
+"""`decent bench gossip`: what gossip costs training on this machine."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.group(short_help="Measure, against the alternative in the same run.")
+def bench() -> None:
+    """Measurements that print medians and ratios against the alternative in the same run."""
+
+
+@bench.command(short_help="A training loop with gossip and without.")
+@click.option(
+    "--case",
+    type=click.Choice(["packed", "spare"]),
+    default="packed",
+    show_default=True,
+    help="packed: both workers train; spare: the second only answers, which leaves a core free.",
+)
+@click.option("--params", default=25_000_000, show_default=True, help="Parameters of the model.")
+@click.option("--batch", default=64, show_default=True, help="Samples of a step.")
+@click.option("--steps", default=20, show_default=True, help="Steps of a round, each way.")
+@click.option("--rounds", default=4, show_default=True, help="Rounds, with and without in turn.")
+@click.option("--rate", default=1.0, show_default=True, help="Exchanges per step and worker.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def gossip(
+    case: str, params: int, batch: int, steps: int, rounds: int, rate: float, as_json: bool
+) -> None:
+    """Two real workers of this machine train a large MLP with and without gossip, in turn."""
+    from decent.bench import bench_gossip
+
+    figures = bench_gossip(case, params, batch, steps, rounds, rate)
+    if as_json:
+        click.echo(json.dumps(figures, indent=2))
+        return
+    for name, value in figures.items():
+        shown = f"{value:.3f}" if isinstance(value, float) else str(value)
+        click.echo(f"{name.replace('_', ' '):<22}{shown:>14}")
