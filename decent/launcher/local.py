@@ -13,20 +13,21 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from decent import errors
 from decent.config import Config
-from decent.errors import InputError
+from decent.errors import ConfigError, InputError
 from decent.folder import read_json, worker_folder
 
 Status = dict[str, Any]
 REFRESH_S = 0.2
 GRACE_S = 15.0
 """between asking the workers to stop and killing them"""
-MISUSED = 2
+BEFORE = ("starting", "ready")
 
 
 class Local:
@@ -41,24 +42,26 @@ class Local:
             for me in range(self.workers)
         ]
         self.faults: list[dict[str, Any]] = []
-        self._start(script, tuple(arguments))
+        self._processes: list[BaseProcess] = []
+        self._pipes: dict[int, Connection] = {}
+        self._task = script, tuple(arguments)
 
-    def _start(self, script: Path | None, arguments: tuple[str, ...]) -> None:
+    def start(self) -> None:
         from decent.runtime.child import Job, main
 
         os.environ["OMP_NUM_THREADS"] = str(self.config.runtime.threads)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["decent.runtime.warm"])
         run = secrets.token_hex(8)
-        self._processes, self._pipes = [], {}
         for me in range(self.workers):
             ours, theirs = context.Pipe()
-            job = Job(me, run, self.out, self.config, self.origin_s, script, arguments)
+            job = Job(me, run, self.out, self.config, self.origin_s, *self._task)
             process = context.Process(target=main, args=(job, theirs), daemon=False)
             process.start()
             theirs.close()
             self._processes.append(process)
             self._pipes[me] = ours
+            self.status[me]["pid"] = process.pid
 
     def watch(self, on_status: Callable[[list[Status]], None]) -> None:
         """Until every worker has ended. Raises the InputError that a worker met, if one did."""
@@ -73,7 +76,7 @@ class Local:
 
     def _open_gate(self) -> None:
         """Let training begin at all workers at once, when the last living one is ready."""
-        waiting = {status["state"] for status in self.status} & {"starting", "ready"}
+        waiting = {status["state"] for status in self.status} & set(BEFORE)
         if waiting == {"ready"}:
             for me, pipe in self._pipes.items():
                 self.status[me]["state"] = "training"
@@ -94,7 +97,9 @@ class Local:
         self.kill()
 
     def kill(self) -> None:
-        self._signal(signal.SIGKILL)
+        """End every worker with all that it has started, now."""
+        self._signal(signal.SIGKILL, os.killpg)
+        self._signal(signal.SIGKILL)  # one that has no group of its own yet
         for process in self._processes:
             process.join()
 
@@ -106,11 +111,11 @@ class Local:
             except FileNotFoundError:
                 yield {"id": me, "steps": self.status[me]["step"], "dead": True}
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _signal(self, number: signal.Signals, send: Callable[[int, int], None] = os.kill) -> None:
         for process in self._processes:
             if process.is_alive() and process.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, number)
+                    send(process.pid, number)
 
     def _listen(self) -> None:
         for me, pipe in list(self._pipes.items()):
@@ -122,11 +127,13 @@ class Local:
 
     def _ended(self, me: int, code: int) -> None:
         self._listen()
-        self.status[me]["state"] = "done" if code == 0 else "dead"
         if code == 0:
+            self.status[me]["state"] = "done"
             return
+        begun = self.status[me]["state"] not in BEFORE
         kind, what = self._cause(me, code)
-        if code == MISUSED and kind is not None:
+        self.status[me]["state"] = "dead"
+        if kind is not None and not begun:
             raise kind(what)
         self.faults.append(
             {"worker": me, "at_s": round(time.monotonic() - self.origin_s, 3), "what": what}
@@ -139,14 +146,36 @@ class Local:
         try:
             said = read_json(home / "error.json")
         except FileNotFoundError:
-            return None, f"ended with exit code {code}; see {home / 'log.txt'}"
+            log = home / "log.txt"
+            return None, f"ended with exit code {code}: {_last_line(log)} (all of it in {log})"
         kind = getattr(errors, said["kind"], None)
+        if kind is errors.PeerRefused:
+            kind = ConfigError
         refused = isinstance(kind, type) and issubclass(kind, InputError)
         return (kind if refused else None), said["text"]
 
 
-def _interrupted(*_: object) -> None:
-    raise KeyboardInterrupt
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    return next((line.strip()[:200] for line in reversed(lines) if line.strip()), "without a word")
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[None]:
+    """SIGTERM counts as Ctrl-C, where this is the main thread."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupted)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def launch(
@@ -163,23 +192,23 @@ def launch(
     with nothing left running, for what the workers cannot use.
     """
     show = on_status or (lambda status: None)
-    signal.signal(signal.SIGTERM, _interrupted)
     local = Local(config, out, script, arguments or [])
     interrupted = False
-    try:
-        local.watch(show)
-    except KeyboardInterrupt:
-        interrupted = True
-        local.interrupt(show)
-    except BaseException:
-        local.kill()
-        raise
+    with _sigterm():
+        try:
+            local.start()
+            local.watch(show)
+        except KeyboardInterrupt:
+            interrupted = True
+            local.interrupt(show)
+        except BaseException:
+            local.kill()
+            raise
     results = list(local.results())
-    merged = next((r for r in results if r.get("merged")), {})
     return {
         "results": results,
-        "merged": merged.get("merged", {}),
-        "merged_among": merged.get("merged_among", []),
+        "merged": next(filter(None, (each.get("merged") for each in results)), {}),
+        "merged_among": next(filter(None, (each.get("merged_among") for each in results)), []),
         "faults": local.faults,
         "wall_s": time.monotonic() - local.origin_s,
         "interrupted": interrupted,

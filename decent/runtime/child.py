@@ -6,8 +6,11 @@ to `log.txt`; its status goes to the launcher over a pipe; SIGINT asks it to sto
 
 from __future__ import annotations
 
+import atexit
+import io
 import os
 import runpy
+import select
 import sys
 import traceback
 from dataclasses import dataclass
@@ -45,12 +48,16 @@ class Job:
 def main(job: Job, pipe: Connection) -> None:
     """The process's life; its exit code says how it ended."""
     os.setpgrp()  # the launcher alone hears Ctrl-C, and passes it on
+    atexit._clear()  # those of the fork server
     home = worker_folder(job.folder, job.me)
     _redirect(home / "log.txt")
     torch.set_num_threads(job.config.runtime.threads)
     world.enter(_world(job, pipe))
     try:
-        _script(job) if job.script else train(job.config)
+        try:
+            _script(job) if job.script else train(job.config)
+        finally:
+            atexit._run_exitfuncs()  # a process of multiprocessing would not
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except DecentError as error:
@@ -86,12 +93,15 @@ def _redirect(log: Path) -> None:
     os.dup2(fd, 1)
     os.dup2(fd, 2)
     os.close(fd)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
 
 
 def _world(job: Job, pipe: Connection) -> world.World:
     def report(status: dict[str, Any]) -> None:
         try:
-            pipe.send(status)
+            if select.select([], [pipe], [], 0)[1]:  # else the launcher sleeps: do not wait
+                pipe.send(status)
         except OSError:
             raise RuntimeFault(GONE) from None
 

@@ -81,6 +81,7 @@ class Communicator:
                 wait_s = min(self._wake_s(now_s) - now_s, 1.0)
                 self.transport.poller.poll(max(0, math.ceil(1000 * wait_s)))
             self._listen()
+            self._advance()
             for arrival in self.transport.receive(BATCH):
                 self._receive(arrival)
                 self._flush()
@@ -96,15 +97,18 @@ class Communicator:
 
     def _turn(self) -> None:
         """Everything that is due by now."""
+        self._advance()
         now_s = self.now()
-        steps = self.board.steps
-        if steps > self.worker.context.clock.steps:
-            self.worker.advance(steps, self.board.stepped_s)
         self.worker.poll(now_s)
         self._drift(now_s)
         self._flush()
         self._tell(now_s)
         self.board.wake_step = min(self.worker.wake_step(), self._drift_at)
+
+    def _advance(self) -> None:
+        """Tell the worker of the steps that training has taken meanwhile."""
+        if self.board.steps > self.worker.context.clock.steps:
+            self.worker.advance(self.board.steps, self.board.stepped_s)
 
     def _wake_s(self, now_s: float) -> float:
         return min(self.worker.wake_s(now_s), self._closing_s)
@@ -137,9 +141,8 @@ class Communicator:
             vector = self.board.state[0]
         else:
             vector = np.frombuffer(said["vector"], self.spec.dtype).copy()
+        self._advance()
         now_s = self.now()
-        if self.board.steps > self.worker.context.clock.steps:
-            self.worker.advance(self.board.steps, self.board.stepped_s)
         self._merges[said["round"]] = self.worker.reduce(
             said["round"], vector, said["weight"], now_s
         )
@@ -227,10 +230,15 @@ class Communicator:
 
     def _check_sender(self, arrival: Arrival, message: m.Message) -> None:
         if arrival.dialled is None:
-            named = arrival.route.split(b"/")
-            if len(named) != 3 or named[1] != str(message.src).encode():
+            _, source, _, dialled = (b"///" + arrival.route).rsplit(b"/", 3)
+            if source != b"%d" % message.src:
                 raise ProtocolError(
                     f"a connection named {arrival.route[:80]!r} speaks for worker {message.src}"
+                )
+            if dialled != b"%d" % self.spec.me:
+                raise PeerRefused(
+                    f"worker {message.src} has dialled worker {ascii(dialled[:20])[2:-1]}, "
+                    f"this is worker {self.spec.me}: check the addresses"
                 )
         elif message.src != arrival.dialled:
             raise PeerRefused(

@@ -125,6 +125,7 @@ class Gossip:
     def _join(self, dynamics: Dynamics, schedule: schedule_package.Schedule) -> None:
         """Move the model into shared memory, start the communicator, meet the neighbours."""
         layout = Layout.of(self._model)
+        self._result["parameters"] = layout.numel
         system = dynamics.system(self.topology.chi_1, self.topology.chi_2)
         self._board = Board(len(system.slots), layout.numel, layout.dtype)
         self._binding: Binding = attach(self._model, self._board.state[0])
@@ -187,9 +188,10 @@ class Gossip:
                 self._hear("error", 5.0)
         if metrics and (self._steps % 10 == 0 or self._steps == self._planned):
             self._metrics({"step": self._steps, **metrics})
+        self._status.update(step=self._steps, **metrics)
         if now_s > self._reported_s + REPORT_S:
             self._check_communicator()
-            self._report(step=self._steps, **metrics)
+            self._report()
 
     def log(self, **metrics: float) -> None:
         """Measures of the model for the run's summary: of this worker's own model before `merge()`,
@@ -211,9 +213,16 @@ class Gossip:
         batch)` where a batch is not the model's input), else they are averaged. In a process that
         `decent` did not launch the mean is over torch.distributed's process group, if there is one.
         """
+        if self._round > 0:
+            raise ModelError(
+                "merge() a second time", "one global merge, at the end",
+                "use mean() for further means",
+            )  # fmt: skip
         weight = self._merge.weight(samples)
         self._save("model")
         if self._line is not None:
+            assert self._gate is not None
+            self._gate.leave()
             self._report(state="merging", step=self._steps)
             self.merged_among = self._reduce(None, weight)["among"]
             self._binding.pull()
@@ -256,7 +265,8 @@ class Gossip:
         """The weighted mean over all living workers of any vector, after `merge()`.
 
         Everyone must call it, in the same order. Messages have the model's precision; what they
-        round off is averaged in a second round, so the mean is good to double precision.
+        round off is averaged in a second round, so that precision is that of the differences
+        between workers, however large what they have in common.
         """
         if self._round == 0:
             raise ModelError("mean() before merge()", "the merge first", "call merge() before it")
@@ -310,7 +320,8 @@ class Gossip:
         if self.world.folder is not None:
             self._result |= {
                 "id": self.world.me, "steps": self._steps, "loss": self._status.get("loss"),
-                "stats": self._stats, "wait_ms": self.wait_ms(), "merged_among": self.merged_among,
+                "stats": self._stats, "wait_ms": self.wait_ms(),
+                "merged_among": self.merged_among if self._round else [],
             }  # fmt: skip
             write_json(worker_folder(self.world.folder, self.world.me) / RESULT, self._result)
 
@@ -349,9 +360,9 @@ class Gossip:
     def _hear(self, word: str, patience_s: float = np.inf) -> dict[str, Any]:
         """Wait for a word of the communicator. Raises its error, if that comes instead."""
         assert self._line is not None
-        end_s = time.monotonic() + patience_s
+        start_s = mentioned_s = time.monotonic()
         while True:
-            if self._line.poll(min(PATIENCE_S, patience_s)):
+            if self._line.poll(min(1.0, patience_s)):
                 try:
                     said = msgpack.unpackb(self._line.recv_bytes())
                 except (EOFError, OSError):
@@ -363,10 +374,14 @@ class Gossip:
                     raise link.as_error(said["error"], said["text"])
                 if word in said:
                     return dict(said)
-            elif time.monotonic() > end_s:
+                continue
+            now_s = time.monotonic()
+            if now_s > start_s + patience_s:
                 raise CommunicatorError(f"the communicator said no {word!r} in {patience_s:.0f} s")
-            else:
+            if now_s > mentioned_s + PATIENCE_S:
+                mentioned_s = now_s
                 print(f"worker {self.world.me}: waiting for the others ({word})", flush=True)
+            self._report()  # and learn whether anyone still listens
 
     def _check_communicator(self) -> None:
         if self._line is not None and self._process.poll() is not None:

@@ -54,6 +54,9 @@ def start(spec: Spec, board_fd: int) -> tuple[subprocess.Popen[bytes], Connectio
     )
     theirs.close()
     line = Connection(ours.detach())
+    for name, module in list(sys.modules.items()):
+        if name.startswith("decent_plugin_"):  # from a file: it has no name to import it by
+            cloudpickle.register_pickle_by_value(module)
     line.send_bytes(msgpack.packb(sys.path))
     line.send_bytes(cloudpickle.dumps(spec))
     return process, line

@@ -4,8 +4,8 @@ An edge is one connection, used in both directions: the higher worker dials the 
 that cannot be reached from outside can still dial. Nothing here ever blocks or piles up: what
 cannot be sent now is dropped, and the exchange asks again.
 
-Every connection introduces itself as `run/worker/epoch`; what arrives says on which it came, so
-that a sender cannot speak in another's name.
+Every connection introduces itself as `run/worker/epoch/peer dialled`; what arrives says on which
+it came, so that a sender cannot speak in another's name.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ZeroMQ:
             self.poller.unregister(self._dealers[peer])
             self._dealers.pop(peer).close()
         dealer = self._socket(zmq.DEALER)
-        dealer.setsockopt(zmq.ROUTING_ID, self._name)
+        dealer.setsockopt(zmq.ROUTING_ID, self._name + b"/%d" % peer)
         dealer.connect(address)
         self._dealers[peer] = dealer
         self.poller.register(dealer, zmq.POLLIN)
