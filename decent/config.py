@@ -33,6 +33,9 @@ NAMED = ("task", "schedule", "dynamics", "merge", "optimizer")
 """Tables of the form: a name, and its options beside it."""
 
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Frozen, and without unknown keys."""
 
@@ -69,6 +72,8 @@ class RuntimeTable(Strict, frozen=True):
     transport: Literal["tcp", "ipc"] = "tcp"
     host: str = "127.0.0.1"
     """address the workers listen on; others reach them there"""
+    insecure: bool = False
+    """allow a host other than loopback although traffic is not encrypted yet"""
     port: int = 0
     """worker i listens on port + i; 0 lets the system choose"""
     chunk_kib: int = 512
@@ -127,6 +132,12 @@ class Config(Strict, frozen=True):
         if not 0 <= self.runtime.port <= 65_535 - (self.workers or 1):
             raise ConfigError(
                 f"runtime.port = {self.runtime.port}", "a port for each worker below 65536, or 0"
+            )
+        if self.runtime.host not in LOOPBACK and not self.runtime.insecure:
+            raise ConfigError(
+                f"runtime.host = {self.runtime.host!r}",
+                f"{' or '.join(LOOPBACK)}, since traffic is not encrypted",
+                "on a network that you trust, set runtime.insecure = true",
             )
         _more_than_0("simulation.step_s", self.simulation.step_s)
         for field in ("step_spread", "step_jitter", "latency_s", "jitter"):

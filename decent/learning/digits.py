@@ -1,8 +1,8 @@
 """Handwritten digits: scikit-learn's 1797 images of 8×8, seconds on one core, nothing to fetch.
 
-Inputs are 64 values in [0, 1] (the data's 0 to 16, divided by 16). A seeded permutation leaves 397
-images for the test; the 1400 others are split class by class with Dir(α), so shares differ in
-size. The model is 64 – hidden – 10 with ReLU. Alpaydın & Kaynak, UCI repository, 1998.
+Inputs are 64 values in [−1, 1] (the data's 0 to 16, divided by 8, less 1). A seeded permutation
+leaves 397 images for the test; the 1400 others are split class by class with Dir(α), so shares
+differ in size. The model is 64 – hidden – 10 with ReLU. Alpaydın & Kaynak, UCI repository, 1998.
 """
 
 from __future__ import annotations

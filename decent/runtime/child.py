@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import io
 import os
+import random
 import runpy
 import select
 import sys
@@ -18,6 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from decent.config import Config
@@ -26,6 +28,7 @@ from decent.folder import worker_folder, write_json
 from decent.learning import Trainer
 from decent.runtime import world
 from decent.runtime.gossip import Gossip
+from decent.schedule import stream
 
 FAILURE = "error.json"
 GONE = "the launcher is gone; this worker stops too"
@@ -84,6 +87,9 @@ def _script(job: Job) -> None:
     assert job.script is not None
     sys.argv = [str(job.script), *job.arguments]
     sys.path.insert(0, str(job.script.resolve().parent))
+    seed = int(stream(job.config.seed, "script", job.me).integers(2**32))
+    for sow in (random.seed, np.random.seed, torch.manual_seed):  # forks would all draw the same
+        sow(seed)
     runpy.run_path(str(job.script), run_name="__main__")
 
 

@@ -165,7 +165,6 @@ class Communicator:
             self._journal.flush()
 
     def _deliver(self, round: int, result: np.ndarray[Any, Any], among: tuple[int, ...]) -> None:
-        self.worker.context.trace("merge", self.now(), round=round, among=list(among))
         if round == 0:
             with self._gate:
                 self.board.state[0] = result

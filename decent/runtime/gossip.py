@@ -20,11 +20,9 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
-import msgpack
 import numpy as np
 import torch
 from torch import distributed, nn
@@ -35,7 +33,7 @@ from decent import merge as merge_package
 from decent import schedule as schedule_package
 from decent.config import Config
 from decent.dynamics import Dynamics
-from decent.errors import CommunicatorError, ConfigError, ModelError
+from decent.errors import ConfigError, ModelError
 from decent.folder import Journal, worker_folder, write_json
 from decent.learning import (
     Layout,
@@ -49,19 +47,18 @@ from decent.learning import (
     to_vector,
 )
 from decent.merge import Merge
-from decent.runtime import link
 from decent.runtime.binding import Binding, attach
 from decent.runtime.board import Board
 from decent.runtime.gate import OptimizerGate
+from decent.runtime.link import Partner, spec_of
 from decent.runtime.world import World, current
 from decent.topology import Topology
-from decent.worker import Limits
 
 Vector = np.ndarray[Any, Any]
 RESULT = "result.json"
 REPORT_S = 0.2
 PATIENCE_S = 30.0
-"""how often a wait for others is mentioned in the log"""
+"""beyond the time a peer may take to appear: for the communicator to say that all have"""
 
 
 class Gossip:
@@ -109,7 +106,7 @@ class Gossip:
         own = None if folder is None else worker_folder(folder, self.world.me)
         self._metrics = Journal(None if own is None else own / "metrics.jsonl")
         self._result: dict[str, Any] = {"metrics": {}, "merged": {}}
-        self._line: Connection | None = None
+        self._partner: Partner | None = None
         self._gate: OptimizerGate | None = None
         self._pid, self._closed = os.getpid(), False
         atexit.register(self.close)
@@ -132,35 +129,17 @@ class Gossip:
         self._board.state[1:] = dynamics.initial(self._board.state[0])[1:]
         self._needs_residual = bool(system.residual.any())
         self._gate = OptimizerGate(self._board.fd)
-        spec = self._spec(dynamics, schedule, layout)
-        self._process, self._line = link.start(spec, self._board.fd)
+        spec = spec_of(self.world, self.topology, dynamics, schedule, layout, self._planned)
+        self._partner = Partner(spec, self._board.fd, meanwhile=self._report)
         self._hooks = [
             self._optimizer.register_step_pre_hook(self._before),
             self._optimizer.register_step_post_hook(self._after),
         ]
         self._report(state="starting")
-        self._hear("ready", spec.limits.start_s + PATIENCE_S)
+        self._partner.hear("ready", spec.limits.start_s + PATIENCE_S)
         self._report(state="ready")
         self.world.gate()
         self._report(state="training")
-
-    def _spec(
-        self, dynamics: Dynamics, schedule: schedule_package.Schedule, layout: Layout
-    ) -> link.Spec:
-        world, runtime = self.world, self.world.config.runtime
-        if world.folder is None:
-            raise ConfigError("a run of several workers without a folder", "World(folder=…)")
-        itemsize = np.dtype(layout.dtype).itemsize
-        limits = Limits(
-            chunk=max(1, runtime.chunk_kib * 1024 // itemsize),
-            start_s=runtime.start_s, silent_s=runtime.silent_s, dead_s=runtime.dead_s,
-        )  # fmt: skip
-        return link.Spec(
-            me=world.me, topology=self.topology, dynamics=dynamics, schedule=schedule,
-            limits=limits, values=layout.numel, dtype=layout.dtype, digest=layout.digest,
-            run=world.run, seed=world.config.seed, steps=self._planned, origin_s=world.origin_s,
-            folder=str(world.folder), address=_address(world, self.topology),
-        )  # fmt: skip
 
     def _before(self, *_: Any) -> None:
         assert self._gate is not None
@@ -181,16 +160,17 @@ class Gossip:
         """
         self._steps += 1
         now_s = time.monotonic()
-        if self._line is not None:
+        if self._partner is not None:
             if self._board.tick(now_s - self.world.origin_s):
-                self._say(do="wake")
+                self._partner.say(do="wake")
             if self._board.failed:
-                self._hear("error", 5.0)
+                self._partner.hear("error", 5.0)
         if metrics and (self._steps % 10 == 0 or self._steps == self._planned):
             self._metrics({"step": self._steps, **metrics})
         self._status.update(step=self._steps, **metrics)
         if now_s > self._reported_s + REPORT_S:
-            self._check_communicator()
+            if self._partner is not None:
+                self._partner.check()
             self._report()
 
     def log(self, **metrics: float) -> None:
@@ -220,7 +200,7 @@ class Gossip:
             )  # fmt: skip
         weight = self._merge.weight(samples)
         self._save("model")
-        if self._line is not None:
+        if self._partner is not None:
             assert self._gate is not None
             self._gate.leave()
             self._report(state="merging", step=self._steps)
@@ -270,7 +250,7 @@ class Gossip:
         """
         if self._round == 0:
             raise ModelError("mean() before merge()", "the merge first", "call merge() before it")
-        if self._line is None:
+        if self._partner is None:
             grouped = distributed.is_available() and distributed.is_initialized()
             return self._all_reduce(vector, weight) if grouped else vector
         rough = self._mean(vector, weight)
@@ -283,9 +263,10 @@ class Gossip:
         return mean.reshape(vector.shape).astype(np.float64)
 
     def _reduce(self, vector: bytes | None, weight: float) -> dict[str, Any]:
-        self._say(do="merge", round=self._round, weight=weight, vector=vector)
+        assert self._partner is not None
+        self._partner.say(do="merge", round=self._round, weight=weight, vector=vector)
         self._round += 1
-        return self._hear("merged")
+        return self._partner.hear("merged")
 
     def close(self) -> dict[str, Any]:
         """Leave the run in good order; the communicator's final statistics. May be repeated."""
@@ -293,26 +274,15 @@ class Gossip:
             return self._stats
         self._closed = True
         atexit.unregister(self.close)
-        if self._line is not None:
-            self._part()
+        if self._partner is not None:
+            assert self._gate is not None
+            self._gate.leave()
+            for hook in self._hooks:
+                hook.remove()
+            partner, self._partner = self._partner, None
+            self._stats = partner.part()
         self._write_result()
         return self._stats
-
-    def _part(self) -> None:
-        assert self._line is not None
-        assert self._gate is not None
-        self._gate.leave()
-        for hook in self._hooks:
-            hook.remove()
-        line, self._line = self._line, None
-        try:
-            line.send_bytes(msgpack.packb({"do": "close"}))
-            while not self._stats:
-                self._stats = msgpack.unpackb(line.recv_bytes()).get("stats", {})
-        except (EOFError, OSError):
-            pass  # it has failed before, and said so
-        line.close()
-        self._process.wait()
 
     def _write_result(self) -> None:
         """`workers/<id>/result.json`: what the run's summary says of this worker."""
@@ -348,49 +318,10 @@ class Gossip:
     ) -> None:
         self.close()
 
-    # words with the communicator and the launcher
-
-    def _say(self, **words: Any) -> None:
-        assert self._line is not None
-        try:
-            self._line.send_bytes(msgpack.packb(words))
-        except OSError:
-            self._hear("error")
-
-    def _hear(self, word: str, patience_s: float = np.inf) -> dict[str, Any]:
-        """Wait for a word of the communicator. Raises its error, if that comes instead."""
-        assert self._line is not None
-        start_s = mentioned_s = time.monotonic()
-        while True:
-            if self._line.poll(min(1.0, patience_s)):
-                try:
-                    said = msgpack.unpackb(self._line.recv_bytes())
-                except (EOFError, OSError):
-                    code = self._process.wait()
-                    raise CommunicatorError(
-                        f"the communicator process ended with code {code}; see log.txt"
-                    ) from None
-                if "error" in said:
-                    raise link.as_error(said["error"], said["text"])
-                if word in said:
-                    return dict(said)
-                continue
-            now_s = time.monotonic()
-            if now_s > start_s + patience_s:
-                raise CommunicatorError(f"the communicator said no {word!r} in {patience_s:.0f} s")
-            if now_s > mentioned_s + PATIENCE_S:
-                mentioned_s = now_s
-                print(f"worker {self.world.me}: waiting for the others ({word})", flush=True)
-            self._report()  # and learn whether anyone still listens
-
-    def _check_communicator(self) -> None:
-        if self._line is not None and self._process.poll() is not None:
-            self._hear("error")  # its last words, or that there are none
-
     def _report(self, **news: Any) -> None:
         self._reported_s = time.monotonic()
         self._status.update(news)
-        if self._line is not None:
+        if self._partner is not None:
             counters = self._board.counters()
             exchanges = counters["started"] + counters["answered"]
             self._status.update(counters, exchanges=round(exchanges))
@@ -403,14 +334,3 @@ def _graph(config: Config, alone: bool) -> Topology:
 
 def _made(given: Any, get: Any) -> Any:
     return get(given) if isinstance(given, str) else given
-
-
-def _address(world: World, topology: Topology) -> str:
-    runtime = world.config.runtime
-    own = topology.addresses[world.me] if topology.addresses else None
-    if own:
-        return own
-    if runtime.transport == "ipc":
-        return "ipc://*"
-    port = runtime.port + world.me if runtime.port else "*"
-    return f"tcp://{runtime.host}:{port}"

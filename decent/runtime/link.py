@@ -7,21 +7,33 @@ own child and carries nothing from the network.
 
 from __future__ import annotations
 
+import math
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import msgpack
+import numpy as np
 
 from decent import errors
 from decent.dynamics import Dynamics
-from decent.errors import DecentError
+from decent.errors import CommunicatorError, ConfigError, DecentError
 from decent.schedule import Schedule
 from decent.topology import Topology
 from decent.worker import Limits
+
+if TYPE_CHECKING:
+    from decent.learning import Layout
+    from decent.runtime.world import World
+
+MENTION_S = 30.0
+"""how often a wait for others is mentioned in the log"""
 
 
 @dataclass(frozen=True)
@@ -42,6 +54,105 @@ class Spec:
     origin_s: float  # monotonic seconds that count as 0 in the trace
     folder: str  # of the run
     address: str  # to listen on
+
+
+def spec_of(
+    world: World,
+    topology: Topology,
+    dynamics: Dynamics,
+    schedule: Schedule,
+    layout: Layout,
+    steps: int | None,
+) -> Spec:
+    """What the communicator of this process is to know."""
+    runtime = world.config.runtime
+    if world.folder is None:
+        raise ConfigError("a run of several workers without a folder", "World(folder=…)")
+    limits = Limits(
+        chunk=max(1, runtime.chunk_kib * 1024 // np.dtype(layout.dtype).itemsize),
+        start_s=runtime.start_s, silent_s=runtime.silent_s, dead_s=runtime.dead_s,
+    )  # fmt: skip
+    return Spec(
+        me=world.me, topology=topology, dynamics=dynamics, schedule=schedule, limits=limits,
+        values=layout.numel, dtype=layout.dtype, digest=layout.digest, run=world.run,
+        seed=world.config.seed, steps=steps, origin_s=world.origin_s, folder=str(world.folder),
+        address=_address(world, topology),
+    )  # fmt: skip
+
+
+def _address(world: World, topology: Topology) -> str:
+    """Where this worker is to listen."""
+    runtime = world.config.runtime
+    own = topology.addresses[world.me] if topology.addresses else None
+    if own:
+        return own
+    if runtime.transport == "ipc":
+        return "ipc://*"
+    port = runtime.port + world.me if runtime.port else "*"
+    return f"tcp://{runtime.host}:{port}"
+
+
+class Partner:
+    """The training process's end of the line, and the communicator process at the other.
+
+    `meanwhile` is called about once a second while something is waited for.
+    """
+
+    def __init__(self, spec: Spec, board_fd: int, meanwhile: Callable[[], None]) -> None:
+        self._me, self._meanwhile = spec.me, meanwhile
+        self._process, self._line = start(spec, board_fd)
+
+    def say(self, **words: Any) -> None:
+        try:
+            self._line.send_bytes(msgpack.packb(words))
+        except OSError:
+            self.hear("error")
+
+    def hear(self, word: str, patience_s: float = math.inf) -> dict[str, Any]:
+        """Wait for a word of the communicator. Raises its error, if that comes instead."""
+        start_s = mentioned_s = time.monotonic()
+        while True:
+            if self._line.poll(min(1.0, patience_s)):
+                said = self._read()
+                if "error" in said:
+                    raise as_error(said["error"], said["text"])
+                if word in said:
+                    return said
+                continue
+            now_s = time.monotonic()
+            if now_s > start_s + patience_s:
+                raise CommunicatorError(f"the communicator said no {word!r} in {patience_s:.0f} s")
+            if now_s > mentioned_s + MENTION_S:
+                mentioned_s = now_s
+                print(f"worker {self._me}: waiting for the others ({word})", flush=True)
+            self._meanwhile()
+
+    def check(self) -> None:
+        """Raise what the communicator ended with, if it has ended."""
+        if self._process.poll() is not None:
+            self.hear("error")  # its last words, or that there are none
+
+    def part(self) -> dict[str, Any]:
+        """End the communicator in good order; its statistics, unless it has failed before."""
+        stats: dict[str, Any] = {}
+        try:
+            self._line.send_bytes(msgpack.packb({"do": "close"}))
+            while not stats:
+                stats = msgpack.unpackb(self._line.recv_bytes()).get("stats", {})
+        except (EOFError, OSError):
+            pass
+        self._line.close()
+        self._process.wait()
+        return stats
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return dict(msgpack.unpackb(self._line.recv_bytes()))
+        except (EOFError, OSError):
+            code = self._process.wait()
+            raise CommunicatorError(
+                f"the communicator process ended with code {code}; see log.txt"
+            ) from None
 
 
 def start(spec: Spec, board_fd: int) -> tuple[subprocess.Popen[bytes], Connection]:

@@ -33,8 +33,11 @@ def get(name: Any, **options: Any) -> Schedule:
     """A schedule by name, by `package.module:object`, or as it is."""
     if not isinstance(name, str):
         return as_schedule(name)
-    made = plugins.build("schedule", name, SCHEDULES, options, ScheduleError, callable)
-    return as_schedule(made)
+
+    def ready(found: Any) -> bool:
+        return isinstance(found, Schedule) or callable(found)
+
+    return as_schedule(plugins.build("schedule", name, SCHEDULES, options, ScheduleError, ready))
 
 
 __all__ = [

@@ -7,11 +7,11 @@ run and finds it worth more the later it is spent.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from decent import schedule
 from decent.errors import ScheduleError
 from decent.schedule.base import Contact, Schedule, View
-from decent.schedule.poisson import Poisson
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Never:
 
 @dataclass(frozen=True)
 class Window:
-    """`base` between the fractions `start` and `stop` of the run, silence outside.
+    """`base` (a schedule, or its name) between the shares `start` and `stop` of the run.
 
     With `keep_budget` the rates inside are raised so that the whole run's budget is spent there.
     """
@@ -32,7 +32,7 @@ class Window:
     start: float = 0.0
     stop: float = 1.0
     keep_budget: bool = True
-    base: Schedule = field(default_factory=Poisson)
+    base: Schedule | str = "poisson"
 
     def __post_init__(self) -> None:
         if not 0 <= self.start < self.stop <= 1:
@@ -41,8 +41,9 @@ class Window:
             )
 
     def contacts(self, view: View) -> Iterator[Contact]:
+        base = schedule.get(self.base)
         factor = 1 / (self.stop - self.start) if self.keep_budget else 1.0
-        for time, peer in self.base.contacts(view.scaled(factor)):
+        for time, peer in base.contacts(view.scaled(factor)):
             yield time, None  # look again when the time has come: progress is known only then
             if self.start <= view.progress < self.stop:
                 yield time, peer

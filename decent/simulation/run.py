@@ -117,6 +117,7 @@ class Run:
             results.append(
                 {
                     "id": me, "steps": trainer.steps, "loss": self.losses[me],
+                    "parameters": self.cluster.workers[me].slots.values,
                     "metrics": trainer.evaluate(),
                     "stats": self.cluster.workers[me].context.stats.as_dict(),
                 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from decent.worker.exchange import Answers, Exchange
+from decent.worker.exchange import Answers
 from decent.worker.limits import Limits
 
 State = Literal["expected", "alive", "silent", "dead"]
@@ -20,7 +20,6 @@ class Peer:
     epoch: int = -1  # of its latest incarnation; −1 until it has greeted us
     heard_s: float = 0.0
     state: State = "expected"
-    exchange: Exchange | None = None  # the one we have open with it
     answers: Answers = field(default_factory=Answers)
     seq: int = 0  # of our next exchange with it
 

@@ -16,7 +16,7 @@ import math
 from contextlib import AbstractContextManager
 
 from decent.dynamics import Dynamics
-from decent.errors import Declared, DynamicsError, PeerRefused
+from decent.errors import DynamicsError, PeerRefused
 from decent.schedule import Agenda, Never, Schedule, View, stream
 from decent.topology import Topology
 from decent.worker import messages as m
@@ -24,6 +24,7 @@ from decent.worker.clock import Clock, RateMeter, StepClock
 from decent.worker.context import Context, Record
 from decent.worker.exchanges import Exchanges
 from decent.worker.limits import Limits
+from decent.worker.merging import Merging
 from decent.worker.peers import Peer
 from decent.worker.reduction import Reduction
 from decent.worker.slots import Array, Slots
@@ -73,12 +74,10 @@ class Worker:
         self.meter = RateMeter(sum(rates.values()))
         self.exchanges = Exchanges(self.context, self.slots, self.meter)
         self.peers = {peer: Peer(peer, 0.0) for peer in rates}
-        self._kin: dict[int, Peer] = {}  # no neighbours, but next to us in the tree of a merge
         halves = {peer: rate / 2 for peer, rate in rates.items()}
         view = View(me, topology.n, halves, stream(seed, "schedule", me))
         self._agenda = Agenda(schedule, view)
-        self.reductions: dict[int, Reduction] = {}
-        self._early: dict[int, m.Wave] = {}  # latest word of a merge we have not come to
+        self.merging = Merging(self.context, topology, self.peers)
         self._beat_at_s = -math.inf
         self._followed = 1.0
         self.finished = False  # no more steps will come: start nothing
@@ -121,18 +120,19 @@ class Worker:
         self._watch(now_s)
         self._contact(now_s)
         self.exchanges.retry(now_s)
-        self._merge(now_s)
+        if not self.exchanges.open:  # only then is this worker ready to be merged
+            self.merging.poll(now_s)
 
     def wake_s(self, now_s: float) -> float:
         """When `poll` next has something to do, if nothing else happens before."""
         clock = self.context.clock
         contact_s = math.inf if self.finished else clock.when(self._agenda.next_time)
-        merging = [] if self.exchanges.open else [r.next_s() for r in self.reductions.values()]
-        return min([self._beat_at_s, contact_s, self.exchanges.next_s(), *merging])
+        merge_s = math.inf if self.exchanges.open else self.merging.next_s()
+        return min(self._beat_at_s, contact_s, self.exchanges.next_s(), merge_s)
 
     def wake_step(self) -> float:
         """The step at whose end `poll` has something to do."""
-        return math.inf if self.finished else math.ceil(self._agenda.next_time)
+        return math.inf if self.finished else self._agenda.next_time
 
     def receive(self, packet: m.Packet, now_s: float) -> None:
         """A packet from a peer. What cannot be ours is counted and dropped."""
@@ -144,11 +144,11 @@ class Worker:
         elif isinstance(message, m.Refuse):
             self.context.fail(PeerRefused(f"worker {message.src} refuses: {message.reason}"))
         elif isinstance(message, m.Wave):
-            self._on_wave(message, packet.payload, now_s)
+            self.merging.receive(message, packet.payload, now_s)
         elif isinstance(message, m.Hello):
             self._on_hello(message, now_s)
-        elif message.src in self._kin:
-            self._heard(self._kin[message.src], now_s)
+        elif message.src in self.merging.kin:
+            self.merging.kin[message.src].hear(now_s)
         elif peer is None or message.epoch != peer.epoch:
             self.context.stats.refused += 1
             if peer is not None:
@@ -162,8 +162,7 @@ class Worker:
         message, payload = packet
         if isinstance(message, m.Request):
             assert payload is not None
-            merging = any(reduction.started for reduction in self.reductions.values())
-            refusal = "merging" if merging else ""
+            refusal = "merging" if self.merging.started else ""
             self.exchanges.on_request(peer, message, payload, now_s, refusal)
         elif isinstance(message, m.Reply):
             assert payload is not None
@@ -215,6 +214,8 @@ class Worker:
         problem = self._mismatch(hello)
         if problem:
             self._refuse(hello, problem)
+            if hello.src in self.peers and not self.peers[hello.src].greeted:
+                self.context.fail(PeerRefused(problem))
             return
         peer = self.peers[hello.src]
         if hello.epoch > peer.epoch:
@@ -261,11 +262,8 @@ class Worker:
                 self.context.send(peer.id, m.Beat)
             elif peer.state != "dead":
                 self._greet(peer.id, answer=True)
-        for reduction in self.reductions.values():
-            reduction.beat()
-        if all(reduction.closed for reduction in self.reductions.values()):
-            self._kin.clear()
-        for peer in (*self.peers.values(), *self._kin.values()):
+        self.merging.beat()
+        for peer in (*self.peers.values(), *self.merging.kin.values()):
             if self.context.limits.silent_s < late_s < math.inf:
                 peer.excuse(late_s)
             change = peer.judge(now_s, self.context.limits)
@@ -276,8 +274,7 @@ class Worker:
 
     def _bury(self, peer: Peer, now_s: float) -> None:
         self.exchanges.abandon(peer, "the peer is dead", now_s)
-        for reduction in self.reductions.values():
-            self._exclude(reduction, {peer.id}, now_s)
+        self.merging.exclude({peer.id}, now_s)
 
     def leave(self, reason: str) -> None:
         """Tell the neighbours that this worker stops for good."""
@@ -287,16 +284,10 @@ class Worker:
 
     # the global merge
 
-    def _merge(self, now_s: float) -> None:
-        if not self.exchanges.open:  # only then is this worker ready to be merged
-            for reduction in list(self.reductions.values()):
-                reduction.poll(now_s)
-
-    def _meet(self, reduction: Reduction, now_s: float) -> None:
-        """Watch whom the tree puts next to us, neighbour or not."""
-        for peer in reduction.peers():
-            if peer not in self.peers:
-                self._kin[peer] = Peer(peer, now_s, epoch=0, heard_s=now_s, state="alive")
+    @property
+    def reductions(self) -> dict[int, Reduction]:
+        """The global means this worker takes part in, by round."""
+        return self.merging.reductions
 
     def reduce(self, round: int, vector: Array, weight: float, now_s: float) -> Reduction:
         """Take part in the weighted mean of everyone's `vector` (any length, the same for all).
@@ -306,45 +297,6 @@ class Worker:
         self.finished = True
         self.refresh(now_s)
         self.exchanges.check(vector)
-        dead = {peer.id for peer in self.peers.values() if peer.state == "dead"}
-        reduction = Reduction(
-            self.me, self.topology, round, vector, weight, self.context.limits,
-            self.context.send, dead,
-        )  # fmt: skip
-        self.reductions[round] = reduction
-        self._meet(reduction, now_s)
-        early = [wave for wave in self._early.values() if wave.round == round]
-        for wave in early:
-            del self._early[wave.src]
-            self._on_wave(wave, None, now_s)
+        reduction = self.merging.begin(round, vector, weight, now_s)
         self.poll(now_s)
         return reduction
-
-    def _on_wave(self, message: m.Wave, payload: Array | None, now_s: float) -> None:
-        known = self.peers.get(message.src) or self._kin.get(message.src)
-        if known is not None and known.greeted:
-            self._heard(known, now_s)
-        reduction = self.reductions.get(message.round)
-        if reduction is None:
-            if payload is None and 0 <= message.src < self.topology.n:
-                self._early[message.src] = message
-                if message.src not in self.peers:  # it waits for us: a sign of life
-                    self.context.send(message.src, m.Beat)
-            return
-        if message.src not in reduction.dead:  # the dead have no say
-            self._exclude(reduction, set(message.dead), now_s)
-        if reduction.dead != set(message.dead):
-            dead = tuple(sorted(reduction.dead))
-            self.context.send(message.src, m.Obituary, round=message.round, dead=dead)
-        else:
-            reduction.receive(message, payload)
-
-    def _exclude(self, reduction: Reduction, dead: set[int], now_s: float) -> None:
-        if self.me in dead:
-            self.context.fail(
-                Declared(f"worker {self.me} was silent so long that its peers merged without it")
-            )
-        elif reduction.exclude(worker for worker in dead if 0 <= worker < self.topology.n):
-            self.context.trace("fault", now_s, what="merging without", dead=sorted(reduction.dead))
-            self._meet(reduction, now_s)
-            self._merge(now_s)

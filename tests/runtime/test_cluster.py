@@ -158,7 +158,6 @@ def test_it_sleeps_when_there_is_nothing_to_do(start: Start) -> None:
     assert max(used) < 0.2, used
 
 
-@pytest.mark.xfail(reason="worker.py: wake_step takes the ceiling of infinity", strict=False)
 def test_a_schedule_that_never_contacts_anyone(start: Start) -> None:
     nodes = start(family("ring", 3), normal(3, 100), schedule=Never())
     ready(nodes)
@@ -235,7 +234,6 @@ def test_another_model_is_refused_in_words(start: Start) -> None:
     assert "10 at worker 0" in said["text"]
 
 
-@pytest.mark.xfail(reason="worker.py: _on_hello refuses, but goes on waiting", strict=False)
 def test_another_model_is_an_error_at_both_ends(start: Start) -> None:
     vectors = [np.zeros(10, np.float32), np.zeros(11, np.float32)]
     limits = replace(QUICK, start_s=3.0)

@@ -117,8 +117,8 @@ def close(gossips: list[Gossip]) -> Callable[[int], Any]:
 
 def test_a_killed_communicator_is_said_in_words(pair: Pair) -> None:
     gossips = pair.join()
-    os.kill(gossips[0]._process.pid, signal.SIGKILL)
-    gossips[0]._process.wait(60)
+    os.kill(gossips[0]._partner._process.pid, signal.SIGKILL)
+    gossips[0]._partner._process.wait(60)
     with pytest.raises(CommunicatorError, match=r"ended with code -9; see log\.txt"):
         train(gossips[0], steps=20, step_s=0.05)
     with pytest.raises(CommunicatorError):
@@ -145,7 +145,7 @@ def test_a_killed_communicator_is_noticed_in_the_merge(pair: Pair) -> None:
         if me == 0:
             return gossips[0].merge()  # waits for worker 1
         time.sleep(0.5)
-        os.kill(gossips[0]._process.pid, signal.SIGKILL)
+        os.kill(gossips[0]._partner._process.pid, signal.SIGKILL)
         return []
 
     [error, _] = pair.both(act)
@@ -216,7 +216,7 @@ def test_a_mirror_takes_both_sides_changes() -> None:
 
 def test_nothing_is_left_behind(pair: Pair) -> None:
     gossips = pair.join()
-    processes = [gossip._process for gossip in gossips]
+    processes = [gossip._partner._process for gossip in gossips]
     pair.both(close(gossips))
     until(lambda: all(process.poll() is not None for process in processes), "both have ended")
     assert [process.returncode for process in processes] == [0, 0]

@@ -253,7 +253,8 @@ def test_another_model_is_refused_in_words(options: dict[str, Any], words: str) 
     assert isinstance(b.context.fatal, PeerRefused)
     assert str(b.context.fatal) == f"worker 0 refuses: {words}"
     assert a.context.stats.refused == 1
-    assert a.context.fatal is None
+    assert isinstance(a.context.fatal, PeerRefused)
+    assert str(a.context.fatal) == words
     assert not a.ready
 
 
