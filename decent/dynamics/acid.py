@@ -41,9 +41,10 @@ class Acid:
 
     def system(self, chi_1: float, chi_2: float) -> System:
         check_chi(chi_1, chi_2)
-        alone = chi_1 == 0
-        eta = 0.0 if alone else 0.5 / (math.sqrt(chi_1) * math.sqrt(chi_2))
-        alpha_tilde = 0.5 if alone else 0.5 * math.sqrt(chi_1 / chi_2)
+        # Where χ₁ = χ₂ (alone, two workers, a complete graph) x̃ stays x: nothing to gain.
+        plain = math.isclose(chi_1, chi_2, rel_tol=1e-9)
+        eta = 0.0 if plain else 0.5 / (math.sqrt(chi_1) * math.sqrt(chi_2))
+        alpha_tilde = 0.5 if plain else 0.5 * math.sqrt(chi_1 / chi_2)
         return System(
             slots=("x", "x̃"),
             flow=eta * np.array([[-1.0, 1.0], [1.0, -1.0]]),
