@@ -8,6 +8,7 @@ own child and carries nothing from the network.
 from __future__ import annotations
 
 import math
+import os
 import socket
 import subprocess
 import sys
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from decent.learning import Layout
     from decent.runtime.world import World
 
+ALLOCATOR = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(1 << 28))
+"""glibc keeps the memory of chunks for the next ones; else each costs a page fault per 4 KiB"""
 MENTION_S = 30.0
 """how often a wait for others is mentioned in the log"""
 
@@ -162,6 +165,7 @@ def start(spec: Spec, board_fd: int) -> tuple[subprocess.Popen[bytes], Connectio
         [sys.executable, "-m", "decent.runtime.communicator", str(theirs.fileno()), str(board_fd)],
         pass_fds=(theirs.fileno(), board_fd),
         stdin=subprocess.DEVNULL,
+        env={**os.environ, **ALLOCATOR},
     )
     theirs.close()
     line = Connection(ours.detach())

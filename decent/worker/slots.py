@@ -46,6 +46,7 @@ class Slots:
         self.array, self.chunk, self.system = array, chunk, system
         self.values = array.shape[1]
         self.chunks = -(-self.values // chunk)
+        self._difference, self._scaled = np.empty((2, min(chunk, self.values)), array.dtype)
         self._guard = nullcontext() if guard is None else guard
         self._systems = [system] * self.chunks
         self._times = [0.0] * self.chunks
@@ -85,7 +86,8 @@ class Slots:
         with self._guard:
             self._drift(chunk, time)
             ours = self._message(chunk)
-            return ours if self._mix(chunk, theirs - ours, mix) else None
+            difference = np.subtract(theirs, ours, out=self._difference[: ours.size])
+            return ours if self._mix(chunk, difference, mix) else None
 
     def add(self, chunk: int, time: float, difference: Array, mix: Array) -> bool:
         """Add `mix[s]·difference` to slot s (plain coefficients); False if it is not finite."""
@@ -139,7 +141,8 @@ class Slots:
         rows = self.array[:, self.span(chunk)]
         for slot, coefficient in enumerate(self.system.basis @ mix):
             if coefficient:
-                rows[slot] += float(coefficient) * difference
+                scaled = self._scaled[: difference.size]
+                rows[slot] += np.multiply(difference, float(coefficient), out=scaled)
                 self._resting[chunk] &= slot == 0
         return True
 
