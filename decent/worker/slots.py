@@ -136,8 +136,9 @@ class Slots:
         return message
 
     def _mix(self, chunk: int, difference: Array, mix: Array) -> bool:
-        if not np.isfinite(np.dot(difference, difference)):
-            return False
+        with np.errstate(over="ignore", invalid="ignore"):
+            if not np.isfinite(np.dot(difference, difference)):
+                return False
         rows = self.array[:, self.span(chunk)]
         for slot, coefficient in enumerate(self.system.basis @ mix):
             if coefficient:
