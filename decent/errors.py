@@ -16,7 +16,6 @@
     │   └── Declared            this worker's peers have declared it dead and merged without it
     └── PeerError               the other side's doing
         ├── PeerRefused         wrong run, wrong worker, another version, another model
-        ├── PeerLost            a peer fell silent
         └── ProtocolError       a malformed message
 
 Every message says what was given, what was expected and what to do.
@@ -89,10 +88,6 @@ class PeerError(DecentError):
 
 class PeerRefused(PeerError):
     """Wrong run, wrong worker, another version or another model, at either end."""
-
-
-class PeerLost(PeerError):
-    """A peer fell silent."""
 
 
 class ProtocolError(PeerError):

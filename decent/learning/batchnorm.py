@@ -29,7 +29,6 @@ from decent.errors import ModelError
 from decent.learning.modes import evaluation
 
 Policy = Literal["average", "recalibrate", "local"]
-POLICIES: tuple[Policy, ...] = ("average", "recalibrate", "local")
 
 
 def has_batch_norm(model: nn.Module) -> bool:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import fcntl
 import time
-from types import TracebackType
 
 TURNSTILE, PARAMETERS = 0, 1
 
@@ -68,12 +67,7 @@ class ChunkGate(Gate):
             self._take(PARAMETERS)
         self._depth += 1
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._depth -= 1
         if self._depth == 0:
             self._drop(PARAMETERS)

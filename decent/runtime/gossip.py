@@ -20,7 +20,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -310,12 +309,7 @@ class Gossip:
     def __enter__(self) -> Gossip:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _report(self, **news: Any) -> None:

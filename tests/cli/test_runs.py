@@ -10,7 +10,7 @@ import pytest
 
 from cli.conftest import Engine, decent
 from decent import config as configs
-from decent.errors import ModelError, PeerLost
+from decent.errors import CommunicatorError, ModelError
 
 
 def only_run(here: Path) -> Path:
@@ -126,7 +126,7 @@ def test_work_is_never_removed(here: Path, engine: Engine) -> None:
 
 
 def test_a_failure_that_is_not_the_users_exits_1(here: Path, engine: Engine) -> None:
-    engine.raises = PeerLost("worker 3 fell silent")
+    engine.raises = CommunicatorError("worker 3 fell silent")
     done = decent("launch", "-o", "out")
     assert done.exit_code == 1
     assert done.stderr.splitlines()[-1] == "decent: error: worker 3 fell silent"
