@@ -25,11 +25,11 @@ import msgspec
 from decent import dynamics as _dynamics
 from decent import merge as _merge
 from decent import schedule as _schedule
-from decent import share
+from decent import share, toml
 from decent import topology as _topology
 from decent.errors import ConfigError, InputError, TopologyError
 
-NAMED = ("task", "schedule", "dynamics", "merge", "optimizer")
+NAMED = ("task", "schedule", "dynamics", "merge", "optimizer", "method")
 """Tables of the form: a name, and its options beside it."""
 
 
@@ -85,6 +85,19 @@ class RuntimeTable(Strict, frozen=True):
 class SimulationTable(Strict, frozen=True):
     """Virtual time: what a step and a link take where the topology does not say."""
 
+    fidelity: Literal["network", "ideal"] = "network"
+    """network: the workers of a real run over modelled links; ideal: exchanges take no time, and
+    thousands of workers are worked on together"""
+    gradients: Literal["paced", "poisson"] = "paced"
+    """poisson: at random times, as the papers have it; an ideal run then ends at time `steps`"""
+    momentum: Literal["achieved", "nominal"] = "achieved"
+    """network: whether momentum follows the rates achieved"""
+    replicas: int = 1
+    """ideal, convex tasks: independent runs at once, of seeds `seed`, `seed` + 1, …"""
+    records: int = 100
+    """ideal: how many points the curves have"""
+    device: str = "cpu"
+    """ideal: where the state is held, such as cuda"""
     step_s: float = 0.1
     step_spread: float = 0.0
     """spread of pace over workers: standard deviation of log step time"""
@@ -114,6 +127,8 @@ class Config(Strict, frozen=True):
     topology: TopologyTable = TopologyTable()
     schedule: Named = Named(name="poisson")
     dynamics: Named = Named(name="a2cid2")
+    method: Named | None = None
+    """a round-based method to simulate in place of schedule and dynamics"""
     merge: MergeTable = MergeTable()
     runtime: RuntimeTable = RuntimeTable()
     simulation: SimulationTable = SimulationTable()
@@ -140,6 +155,8 @@ class Config(Strict, frozen=True):
                 "on a network that you trust, set runtime.insecure = true",
             )
         _more_than_0("simulation.step_s", self.simulation.step_s)
+        for field in ("replicas", "records"):
+            _at_least(f"simulation.{field}", getattr(self.simulation, field), 1)
         for field in ("step_spread", "step_jitter", "latency_s", "jitter"):
             _at_least(f"simulation.{field}", getattr(self.simulation, field), 0)
         if not 0 <= self.simulation.loss < 1:
@@ -182,14 +199,15 @@ class Config(Strict, frozen=True):
 
     def check(self) -> None:
         """Build everything that needs neither torch nor data, and discard it: raises InputError."""
-        graph = self.make_topology()
-        self.make_dynamics().system(graph.chi_1, graph.chi_2)
+        graph, dynamics = self.make_topology(), self.make_dynamics()
+        if not getattr(dynamics, "needs_curvature", False):  # else the task has to be asked
+            dynamics.system(graph.chi_1, graph.chi_2)
         self.make_schedule()
         self.make_merge()
 
     def to_toml(self) -> str:
         """As resolved: enough to run it again."""
-        return _toml(_flatten(msgspec.to_builtins(self)))
+        return toml.dumps(_flatten(msgspec.to_builtins(self)))
 
 
 def _shipped(name: str) -> bool:
@@ -286,26 +304,6 @@ def _flatten(data: dict[str, Any]) -> dict[str, Any]:
         if value is not None:
             flat[key] = value
     return flat
-
-
-def _toml(data: dict[str, Any]) -> str:
-    plain = [f"{key} = {_value(v)}" for key, v in data.items() if not isinstance(v, dict)]
-    tables = [
-        f"\n[{key}]\n" + "\n".join(f"{k} = {_value(v)}" for k, v in table.items())
-        for key, table in data.items()
-        if isinstance(table, dict)
-    ]
-    return "\n".join([*plain, *tables]) + "\n"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{k} = {_value(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_value, value)) + "]"
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return msgspec.json.encode(value).decode()
 
 
 def _explained(text: str) -> ConfigError:

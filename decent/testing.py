@@ -48,6 +48,7 @@ def cluster(
     clock: Callable[[], Clock] = UniformClock,
     trace: list[dict[str, Any]] | None = None,
     seed: int = 0,
+    follow: bool = True,
     **options: Any,
 ) -> Cluster:
     """Workers at `initial` parameters (n, d), random normal by default, on a network without
@@ -59,7 +60,7 @@ def cluster(
     workers = [
         Worker(
             me, topology, dynamics, as_schedule(schedule), dynamics.initial(initial[me]),
-            seed=seed, steps=steps, clock=clock(), limits=limits,
+            seed=seed, steps=steps, clock=clock(), limits=limits, follow=follow,
             record=lambda event, me=me: events.append({"worker": me, **event}),  # type: ignore[misc]
         )
         for me in range(topology.n)
@@ -79,8 +80,7 @@ def contacts(
     """What `schedule` does on `worker` up to local time `until`, as (time, peer), with the random
     numbers of a run with this seed; `steps` is the planned length, if progress is looked at."""
     if isinstance(where, Topology):
-        rates = {peer: rate / 2 for peer, rate in where.neighbours(worker).items()}
-        where = View(worker, where.n, rates, stream(seed, "schedule", worker))
+        where = View.of(where, worker, seed)
     agenda, made = Agenda(as_schedule(schedule), where), list[tuple[float, int]]()
     while agenda.next_time <= until:
         time = max(0.0, agenda.next_time)

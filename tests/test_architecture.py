@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
     {"errors"},
-    {"folder", "plugins", "share"},
+    {"folder", "plugins", "share", "toml"},
     {"topology"},
     {"schedule"},
     {"dynamics", "merge"},

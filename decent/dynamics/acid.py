@@ -33,17 +33,19 @@ class Acid:
     to it."""
 
     step: float = 1.0  # γ
+    safety: float = 1.0  # η designed for rates so many times lower: what delays ask for
 
     name: ClassVar[str] = "a2cid2"
 
     def __post_init__(self) -> None:
         check_positive("step", self.step)
+        check_positive("safety", self.safety)
 
     def system(self, chi_1: float, chi_2: float) -> System:
         check_chi(chi_1, chi_2)
         # Where χ₁ = χ₂ (alone, two workers, a complete graph) x̃ stays x: nothing to gain.
         plain = math.isclose(chi_1, chi_2, rel_tol=1e-9)
-        eta = 0.0 if plain else 0.5 / (math.sqrt(chi_1) * math.sqrt(chi_2))
+        eta = 0.0 if plain else 0.5 / (self.safety * math.sqrt(chi_1) * math.sqrt(chi_2))
         alpha_tilde = 0.5 if plain else 0.5 * math.sqrt(chi_1 / chi_2)
         return System(
             slots=("x", "x̃"),

@@ -38,31 +38,45 @@ class Dadao:
     """Slots x, x̃, y, ỹ, z, z̃. "general" slows down in proportion to √(χ₁χ₂) where exchanges are
     rare; "published" needs χ₁χ₂ ≤ ½, and diverges not far above."""
 
-    mu: float  # μ, strong convexity of every f_i
-    L: float  # smoothness of every f_i
+    mu: float | None = None  # μ, strong convexity of every f_i; none: to be asked of the task
+    L: float | None = None  # smoothness of every f_i
     parameters: Literal["general", "published"] = "general"
+    safety: float = 1.0  # designed for rates so many times lower: what delays ask for
 
     name: ClassVar[str] = "dadao"
 
+    @property
+    def needs_curvature(self) -> bool:
+        return self.mu is None or self.L is None
+
     def __post_init__(self) -> None:
-        check_positive("mu", self.mu)
-        check_positive("L", self.L)
-        if self.mu > self.L:
+        check_positive("safety", self.safety)
+        for name in ("mu", "L"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
+        if self.mu is not None and self.L is not None and self.mu > self.L:
             raise DynamicsError(f"mu = {self.mu!r} above L = {self.L!r}", "mu ≤ L")
         if self.parameters not in ("general", "published"):
             raise DynamicsError(f"parameters = {self.parameters!r}", "'general' or 'published'")
 
     def system(self, chi_1: float, chi_2: float) -> System:
         check_chi(chi_1, chi_2)
-        nu = self.mu / 2
+        if self.mu is None or self.L is None:
+            raise DynamicsError(
+                "dadao without mu and L",
+                "how curved every f_i is: at least mu, at most L",
+                "set dynamics.mu and dynamics.L; the tasks ridge and logistic know theirs",
+            )
+        chi_1, chi_2 = self.safety * chi_1, self.safety * chi_2
+        nu, L = self.mu / 2, self.L
         slack = self._slack(chi_1 * chi_2)
-        slow, fast = math.sqrt(nu / (slack * self.L)), math.sqrt(self.L / (slack * nu))
+        slow, fast = math.sqrt(nu / (slack * L)), math.sqrt(L / (slack * nu))
         eta = alpha_tilde = slow / 8
         alpha = delta = slow / 4
         theta = fast / 2
-        eta_tilde = math.sqrt(nu / self.L) / 8
+        eta_tilde = math.sqrt(nu / L) / 8
         beta, beta_tilde = 0.5, 2 * chi_1 * fast
-        gamma, gamma_tilde = 1 / (4 * self.L), 1 / (4 * math.sqrt(slack * nu * self.L))
+        gamma, gamma_tilde = 1 / (4 * L), 1 / (4 * math.sqrt(slack * nu * L))
         return System(
             slots=("x", "x̃", "y", "ỹ", "z", "z̃"),
             flow=np.array(

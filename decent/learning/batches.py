@@ -35,23 +35,21 @@ def endless(data: Dataset[Any], batch_size: int, rng: np.random.Generator) -> It
     """Batches of `data` for ever, in an order that depends on `rng` alone."""
     if batch_size < 1:
         raise TaskError(f"batch_size = {batch_size}", "1 or more")
-    indices = _indices(len(data), batch_size, rng)  # type: ignore[arg-type]
+    drawn = indices(len(data), batch_size, rng)  # type: ignore[arg-type]
     if isinstance(data, TensorDataset):
-        return _tensor_batches(data.tensors, indices)
+        return _tensor_batches(data.tensors, drawn)
     own = torch.Generator().manual_seed(0)  # a loader seeds its workers: not from the global state
-    return iter(DataLoader(data, batch_sampler=map(list, indices), generator=own))
+    return iter(DataLoader(data, batch_sampler=map(list, drawn), generator=own))
 
 
 def _tensor_batches(
-    tensors: tuple[torch.Tensor, ...], indices: Iterator[NDArray[np.int64]]
+    tensors: tuple[torch.Tensor, ...], drawn: Iterator[NDArray[np.int64]]
 ) -> Iterator[list[torch.Tensor]]:
-    for chosen in map(torch.from_numpy, indices):
+    for chosen in map(torch.from_numpy, drawn):
         yield [tensor[chosen] for tensor in tensors]
 
 
-def _indices(
-    samples: int, batch_size: int, rng: np.random.Generator
-) -> Iterator[NDArray[np.int64]]:
+def indices(samples: int, batch_size: int, rng: np.random.Generator) -> Iterator[NDArray[np.int64]]:
     waiting = np.empty(0, dtype=np.int64)
     while True:
         while len(waiting) < batch_size:

@@ -7,6 +7,7 @@ mean cross-entropy of a batch (nats); the measures are accuracy (0 to 1) and los
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ from decent.learning.modes import evaluation
 from decent.learning.shards import Indices
 
 CHUNK = 2048
+
+Share = Indices | slice  # of the training samples; a slice shares their memory
 
 
 class Labelled(NamedTuple):
@@ -34,14 +37,18 @@ class Classification(ABC):
     train: Labelled
     test: Labelled
 
+    _dealt: tuple[int, Sequence[Share]] = (0, ())  # to how many workers, and what
+
     @abstractmethod
-    def shards(self, workers: int) -> list[Indices]:
+    def shards(self, workers: int) -> Sequence[Share]:
         """Which training samples each worker has."""
 
     def data(self, worker: int, workers: int) -> TensorDataset:
         if not 0 <= worker < workers:
             raise TaskError(f"worker {worker} of {workers}", f"0 to {workers - 1}")
-        share = torch.from_numpy(self.shards(workers)[worker])
+        if self._dealt[0] != workers:
+            self._dealt = workers, self.shards(workers)
+        share = self._dealt[1][worker]
         return TensorDataset(self.train.X[share], self.train.y[share])
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:

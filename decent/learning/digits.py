@@ -2,11 +2,14 @@
 
 Inputs are 64 values in [−1, 1] (the data's 0 to 16, divided by 8, less 1). A seeded permutation
 leaves 397 images for the test; the 1400 others are split class by class with Dir(α), so shares
-differ in size. The model is 64 – hidden – 10 with ReLU. Alpaydın & Kaynak, UCI repository, 1998.
+differ in size, or evenly and at random (`sharding = "uniform"`), or every worker has them all
+("all", in the same memory). The model is 64 – hidden – 10 with ReLU. Alpaydın & Kaynak, UCI
+repository, 1998.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import ClassVar
 
@@ -14,11 +17,13 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from decent.learning.classification import Classification, Labelled, check_positive
-from decent.learning.shards import Indices, dirichlet
+from decent.errors import TaskError
+from decent.learning.classification import Classification, Labelled, Share, check_positive
+from decent.learning.shards import dirichlet, uniform
 from decent.schedule.streams import stream
 
 TRAIN = 1400
+SHARDINGS = ("dirichlet", "uniform", "all")
 
 
 class Digits(Classification):
@@ -27,10 +32,18 @@ class Digits(Classification):
     name: ClassVar[str] = "digits"
 
     def __init__(
-        self, alpha: float = 0.1, hidden: int = 128, lr: float = 0.1, seed: int = 0
+        self,
+        alpha: float = 0.1,
+        hidden: int = 128,
+        lr: float = 0.1,
+        seed: int = 0,
+        sharding: str = "dirichlet",
     ) -> None:
         check_positive(self.name, alpha=alpha, hidden=hidden, lr=lr)
+        if sharding not in SHARDINGS:
+            raise TaskError(f"option sharding = {sharding!r}", ", ".join(map(repr, SHARDINGS)))
         self.alpha, self.hidden, self.lr, self.seed = alpha, hidden, lr, seed
+        self.sharding = sharding
         X, y = _images()
         order = torch.from_numpy(stream(seed, "digits").permutation(len(y)))
         self.train = Labelled(X[order[:TRAIN]], y[order[:TRAIN]])
@@ -43,7 +56,11 @@ class Digits(Classification):
     def model(self) -> nn.Module:
         return nn.Sequential(nn.Linear(64, self.hidden), nn.ReLU(), nn.Linear(self.hidden, 10))
 
-    def shards(self, workers: int) -> list[Indices]:
+    def shards(self, workers: int) -> Sequence[Share]:
+        if self.sharding == "all":
+            return [slice(None)] * workers
+        if self.sharding == "uniform":
+            return uniform(TRAIN, workers, self.seed)
         return dirichlet(self.train.y.numpy(), workers, self.alpha, self.seed)
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 BUILT_IN = {
     "digits": "decent.learning.digits:Digits",
     "fashion-mnist": "decent.learning.fashion_mnist:FashionMNIST",
+    "ridge": "decent.learning.ridge:Ridge",
+    "logistic": "decent.learning.logistic:Logistic",
+    "consensus": "decent.learning.consensus:Consensus",
 }
 METHODS = ("model", "data", "loss", "evaluate")
 

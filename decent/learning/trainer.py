@@ -51,9 +51,9 @@ class Trainer:
         self.samples = len(self._data)  # type: ignore[arg-type]
         self._stream = endless(self._data, batch_size, stream(seed, "batches", worker))
         with self._own_randomness():
-            torch.manual_seed(_number(seed, "init", *([worker] if init == "own" else [])))
+            torch.manual_seed(torch_seed(seed, "init", *([worker] if init == "own" else [])))
             self.model = task.model()
-            torch.manual_seed(_number(seed, "torch", worker))
+            torch.manual_seed(torch_seed(seed, "torch", worker))
             make = optimizer if optimizer is not None else getattr(task, "optimizer", _sgd)
             self.optimizer: torch.optim.Optimizer = make(self.model)
         self.model.train()
@@ -119,7 +119,7 @@ class Trainer:
             torch.set_rng_state(outside)
 
 
-def _number(seed: int, *names: str | int) -> int:
+def torch_seed(seed: int, *names: str | int) -> int:
     """A seed for torch."""
     return int(stream(seed, *names).integers(2**63))
 

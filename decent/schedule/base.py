@@ -18,10 +18,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from decent.errors import ScheduleError
+from decent.schedule.streams import stream
+from decent.topology import Topology
 
 Contact = tuple[float, "int | None"]
+Times = NDArray[np.float64]
+Workers = NDArray[np.int64]
 
 PATIENCE = 100_000
 """Contacts a schedule may ask for at one local time before it is said to be stuck."""
@@ -67,6 +72,12 @@ class View:
                 "pass steps=… to Gossip, or choose a schedule that does not need it",
             )
         return self.moment.progress
+
+    @classmethod
+    def of(cls, topology: Topology, worker: int, seed: int) -> View:
+        """What `worker` sees of `topology`, with the draws of a run of this seed."""
+        halves = {peer: rate / 2 for peer, rate in topology.neighbours(worker).items()}
+        return cls(worker, topology.n, halves, stream(seed, "schedule", worker))
 
     def scaled(self, factor: float) -> View:
         """The same view with all rates multiplied by `factor`."""

@@ -14,11 +14,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from decent.errors import DecentError
 from decent.schedule import stream
 from decent.simulation.network import Network
 from decent.worker import Packet, Reduction, Worker
+
+Durations = NDArray[np.float64]
 
 TICK_S = 1e-9
 """The least a worker sleeps: virtual time moves on whatever rounding does."""
@@ -32,14 +35,23 @@ class Learner(Protocol):
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a worker's steps take: mean seconds, and the spread of their logarithm."""
+    """How long a worker's steps take: mean seconds, and the spread of their logarithm; or Poisson
+    times, as the papers have it."""
 
     step_s: float = 1.0
     jitter: float = 0.0
+    poisson: bool = False
+
+    def draw(self, rng: np.random.Generator, count: int) -> Durations:
+        """The next `count` durations; drawing them one by one gives the same."""
+        if self.poisson:
+            return rng.exponential(self.step_s, count)
+        spread = self.jitter * rng.normal(size=count) - self.jitter**2 / 2
+        return self.step_s * np.exp(spread)
 
     def durations(self, rng: np.random.Generator) -> Iterator[float]:
         while True:
-            yield self.step_s * math.exp(self.jitter * rng.normal() - self.jitter**2 / 2)
+            yield float(self.draw(rng, 1)[0])
 
 
 @dataclass(frozen=True)

@@ -27,9 +27,11 @@ from decent.learning import (
     save_model,
     to_vector,
 )
-from decent.schedule import stream
-from decent.simulation.cluster import Cluster, Pace
+from decent.learning.settle import settle
+from decent.simulation.cluster import Cluster
+from decent.simulation.ideal import run as ideal
 from decent.simulation.network import Network
+from decent.simulation.paces import paces
 from decent.topology import Link, Topology
 from decent.worker import Limits, StepClock, Worker
 
@@ -54,7 +56,7 @@ class Run:
             [self._worker(me) for me in range(self.topology.n)],
             _network(config, self.topology),
             learner=self._learn,
-            paces=_paces(config, self.topology.n),
+            paces=paces(config, self.topology.n),
             weights=self.weights,
             seed=config.seed,
         )
@@ -72,6 +74,7 @@ class Run:
             me, self.topology, self.dynamics, config.make_schedule(), vector,
             seed=config.seed, run="simulation", digest=layout.digest, steps=config.steps,
             clock=StepClock(), record=self.journals[me],
+            follow=config.simulation.momentum == "achieved",
             limits=Limits(
                 chunk=max(1, runtime.chunk_kib * 1024 // itemsize),
                 start_s=runtime.start_s, silent_s=runtime.silent_s, dead_s=runtime.dead_s,
@@ -162,11 +165,16 @@ def simulate(
     out: Path | None = None,
     *,
     on_status: Callable[[list[Status]], None] | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
-    """Run `config` in virtual time. The outcome has the shape of `launcher.launch`'s.
+    """Run `config` in virtual time. The outcome has the shape of `launcher.launch`'s; `options`
+    are those of the ideal engine (`ideal.run.simulate`), if it is to run that.
 
     Raises RuntimeFault where every worker has failed.
     """
+    if config.simulation.fidelity == "ideal":
+        return ideal.simulate(config, out, on_status=on_status, **options)
+    config = settle(config, config.make_topology().n)
     started_s = time.monotonic()
     threads = torch.get_num_threads()
     torch.set_num_threads(config.runtime.threads)
@@ -220,15 +228,6 @@ def compare(config: Config) -> dict[str, Any]:
         "isolated": {"local_mean": mean, "merged": isolated["merged"]},
         "all-reduce": {"merged": all_reduce(trainers, config.steps)},
     }
-
-
-def _paces(config: Config, n: int) -> list[Pace]:
-    rng = stream(config.seed, "spread of pace")
-    table = config.simulation
-    return [
-        Pace(table.step_s * float(np.exp(table.step_spread * z)), table.step_jitter)
-        for z in rng.normal(size=n)
-    ]
 
 
 def _network(config: Config, topology: Topology) -> Network:

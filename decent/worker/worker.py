@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 
 from decent.dynamics import Dynamics
 from decent.errors import DynamicsError, PeerRefused
-from decent.schedule import Agenda, Never, Schedule, View, stream
+from decent.schedule import Agenda, Never, Schedule, View
 from decent.topology import Topology
 from decent.worker import messages as m
 from decent.worker.clock import Clock, RateMeter, StepClock
@@ -37,7 +37,8 @@ class Worker:
     """Worker `me` of `topology`. `state` (S, d) is changed in place; row 0 is the live vector.
 
     `digest` names the model's layout: peers with another are refused in words. `steps` is the
-    planned number of local steps, if known (schedules may look at progress).
+    planned number of local steps, if known (schedules may look at progress). Without `follow` the
+    momentum counts on the nominal rates whatever is achieved, as the papers do.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Worker:
         limits: Limits | None = None,
         record: Record | None = None,
         guard: AbstractContextManager[object] | None = None,
+        follow: bool = True,
     ) -> None:
         self.topology, self.dynamics, self.digest, self.steps = topology, dynamics, digest, steps
         self.context = Context(
@@ -74,12 +76,10 @@ class Worker:
         self.meter = RateMeter(sum(rates.values()))
         self.exchanges = Exchanges(self.context, self.slots, self.meter)
         self.peers = {peer: Peer(peer, 0.0) for peer in rates}
-        halves = {peer: rate / 2 for peer, rate in rates.items()}
-        view = View(me, topology.n, halves, stream(seed, "schedule", me))
-        self._agenda = Agenda(schedule, view)
+        self._agenda = Agenda(schedule, View.of(topology, me, seed))
         self.merging = Merging(self.context, topology, self.peers)
         self._beat_at_s = -math.inf
-        self._followed = 1.0
+        self._follows, self._followed = follow, 1.0
         self.finished = False  # no more steps will come: start nothing
 
     @property
@@ -189,6 +189,8 @@ class Worker:
     def _follow(self, now_s: float) -> None:
         """Momentum at the rate that is really achieved (χ ∝ 1/rate), and up to twice slower where
         an exchange takes as long as two of them are apart."""
+        if not self._follows:
+            return
         ratio = self.meter.ratio(self.time(now_s))
         late = min(1.0, self.exchanges.delay * self.meter.nominal / 2)
         pace = ratio / (1 + late)

@@ -10,9 +10,10 @@ import torch
 from torch import nn
 
 from decent.errors import TaskError
-from decent.learning import Trainer, all_reduce
+from decent.learning import Trainer, all_reduce, to_vector
 from decent.learning import task as tasks
 from decent.learning.digits import Digits
+from decent.learning.objective import starting_points
 
 FILE = '''
 class Line:
@@ -70,6 +71,7 @@ def test_tasks_by_module() -> None:
         ("digits", {"hidden": True}, "hidden = True.*type int"),
         ("digits", {"alpha": -1}, "alpha = -1"),
         ("digits", {"lr": float("nan")}, "lr = nan"),
+        ("digits", {"sharding": "some"}, "sharding = 'some'.*'dirichlet', 'uniform', 'all'"),
         ("FILE:Half", {}, "lacks data, evaluate"),
         ("FILE:needy", {}, "missing a required argument: 'slope'"),
         ("FILE:ready", {"slope": 1.0}, "made already"),
@@ -96,7 +98,8 @@ def test_a_file_that_fails_says_how(tmp_path: Path) -> None:
 def test_the_list_shows_options_and_state() -> None:
     entries = {entry.name: entry for entry in tasks.available()}
     assert set(entries) == set(tasks.BUILT_IN)
-    assert entries["digits"].options == {"alpha": 0.1, "hidden": 128, "lr": 0.1, "seed": 0}
+    options = {"alpha": 0.1, "hidden": 128, "lr": 0.1, "seed": 0, "sharding": "dirichlet"}
+    assert entries["digits"].options == options
     assert entries["digits"].status == "ready"
     assert all(entry.description for entry in entries.values())
 
@@ -131,3 +134,41 @@ def test_digits_are_learnt_in_lockstep() -> None:
     task = Digits(seed=2)
     trainers = [Trainer(task, worker, 8, seed=0, batch_size=16) for worker in range(8)]
     assert all_reduce(trainers, steps=1000)["accuracy"] >= 0.95
+
+
+def test_digits_for_all_are_in_the_same_memory() -> None:
+    task = Digits(sharding="all")
+    for worker in (0, 4095):
+        X, y = task.data(worker, 4096).tensors
+        assert X.data_ptr() == task.train.X.data_ptr()
+        assert y.data_ptr() == task.train.y.data_ptr()
+        assert len(X) == len(y) == 1400
+
+
+def test_digits_in_even_shares() -> None:
+    task = Digits(sharding="uniform")
+    assert [len(task.data(worker, 8)) for worker in range(8)] == [175] * 8
+
+
+def test_shards_are_dealt_once_for_each_number_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    task, dealt = Digits(), []
+    whole = Digits.shards
+    monkeypatch.setattr(Digits, "shards", lambda self, n: dealt.append(n) or whole(self, n))
+    sizes = [len(task.data(worker, n)) for n in (4, 8) for worker in range(n)]
+    assert dealt == [4, 8]
+    assert (sum(sizes[:4]), sum(sizes[4:])) == (1400, 1400)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_consensus_has_nothing_to_learn(dtype: str) -> None:
+    task: Any = tasks.load("consensus", size=500, dtype=dtype)
+    objective = task.objective(4)
+    assert objective.without_gradients
+    assert (objective.n, objective.size, str(objective.dtype)) == (4, 500, f"torch.{dtype}")
+    trainer = Trainer(task, 2, 4, seed=0, batch_size=1, init="own")
+    start = starting_points(task, 4, 0, "own")
+    assert trainer.step() == 0
+    assert torch.equal(start[2], torch.from_numpy(to_vector(trainer.model)))
+    assert trainer.evaluate()["mean_square"] == pytest.approx(1, abs=0.2)
+    assert objective.measures(start) == {}
+    assert not objective.gradients(start, torch.arange(4), torch.arange(4))[0].any()

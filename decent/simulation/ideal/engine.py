@@ -1,0 +1,270 @@
+"""The ideal engine: exchanges take no time, and events that touch different workers run as one.
+
+The state of all workers is one tensor [n, S, d], kept in the system's relative basis, in which a
+gradient moves slot 0 alone: w_s = slot_s − (k_s/k_0)·slot_0. A batch gathers the rows of its
+workers, lets them drift to their events' times, applies gradients to some and exchanges to others,
+and puts the rows back. What it does to a worker is what `System` says, to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from decent.dynamics import System
+from decent.errors import ModelError, RuntimeFault
+from decent.learning.local import SGD, LocalOptimizer
+from decent.learning.objective import Objective
+from decent.simulation.ideal.batches import Plan, plan, split
+from decent.simulation.ideal.events import Events, Source
+from decent.simulation.ideal.flow import Flow
+
+ROWS = 8192
+"""Visits whose drifts are worked out together."""
+WINDOW = (1 << 16, 1 << 20)
+"""Visits planned at once, at least and at most; between them, 16 for each worker. Long vectors,
+where planning is nothing beside the work, get 4 for each: progress is seen between windows."""
+LONG = 1000
+NARROW = 32
+"""Vectors up to this length drift by one product of small matrices, longer ones slot by slot."""
+TILE_BYTES = 24 << 20
+"""Working set of a batch on a CPU: rows beyond it are worked on in turn, while in cache."""
+
+
+class Engine:
+    """n workers of `system`, in the papers' time: one unit is an expected local step.
+
+    `points` [n, d] are the parameters to start from, or `state` [S, n, d] all slots as the papers
+    have them. `objective` may serve fewer workers than the source has, if that is a multiple: then
+    these are replicas. Without an `optimizer` a gradient is applied as the system says (k, γ).
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        system: System,
+        source: Source,
+        state: Tensor,
+        *,
+        optimizer: LocalOptimizer | None = None,
+        device: torch.device | str = "cpu",
+        patient: bool | None = None,
+    ) -> None:
+        slots, workers, size = state.shape
+        if (slots, workers) != (len(system.slots), source.workers) or size != objective.size:
+            raise ModelError(
+                f"a state of shape {tuple(state.shape)}",
+                f"({len(system.slots)}, {source.workers}, {objective.size}): slots, workers, d",
+            )
+        self.system, self.source = system, source
+        self.device = torch.device(device)
+        self.objective = objective.to(self.device)
+        self.optimizer = optimizer or SGD(-float(system.kick[0]))
+        self.time, self.last = 0.0, np.zeros(workers)
+        self.tally = np.zeros((3, workers), dtype=np.int64)  # steps; exchanges started, answered
+        self.losses = torch.full((workers,), torch.nan, device=self.device)
+        relative = system.relative
+        self._flow = Flow(relative)
+        residual, self._message = (
+            torch.tensor(each, dtype=state.dtype, device=self.device)
+            for each in (relative.residual, relative.message)
+        )
+        self._residual = residual if residual.any() else None
+        self._plain = np.array_equal(relative.message, np.eye(slots)[0])  # slot 0 as it is
+        self._pattern = _pattern(relative.flow)
+        self._mix = [(s, float(b)) for s, b in enumerate(relative.mix) if b]
+        self._patient = size >= LONG if patient is None else patient
+        row_bytes = slots * size * state.element_size()
+        self._tile = max(1, TILE_BYTES // row_bytes) if self.device.type == "cpu" else 1 << 40
+        self.left = Events.none()  # planned, but better done with what follows
+        self._witness: list[Tensor] = []
+        self.rows = state.transpose(0, 1).to(self.device).contiguous()
+        self._rebase(system.basis)
+
+    @property
+    def workers(self) -> int:
+        return len(self.last)
+
+    @property
+    def gradients(self) -> int:
+        """Taken so far, by all workers."""
+        return int(self.tally[0].sum())
+
+    @property
+    def exchanges(self) -> int:
+        return int(self.tally[1].sum())
+
+    @property
+    def window(self) -> float:
+        """Units of time planned at once."""
+        least, most = WINDOW
+        visits = min(max(16 * self.workers, least), most)
+        if self.objective.size >= LONG:
+            visits = 4 * self.workers
+        return max(visits / (self.workers * max(self.source.rate, 1e-9)), 1e-6)
+
+    def run(self, until: float, watch: Callable[[], object] | None = None) -> None:
+        """Carry out all events before `until`. `watch` is called between windows.
+
+        Raises RuntimeFault at the first value that is not finite, with its worker and time.
+        """
+        while self.time < until:
+            target = min(until, self.time + self.window)
+            events = self.left.then(self.source.until(target))
+            end = self.source.end
+            ended = end is not None and target > end
+            self.time = float(np.nextafter(end, np.inf)) if ended and end is not None else target
+            whole = ended or self.time >= until
+            made, self.left = plan(events, self.last, patient=self._patient, whole=whole)
+            self._carry_out(made)
+            if watch is not None:
+                watch()
+            if ended:
+                break
+
+    def state(self) -> Tensor:
+        """[S, n, d]: all slots as the papers have them, each worker as of its last event."""
+        rows = self.rows.clone()
+        inverse = np.linalg.inv(self.system.basis)
+        for s in range(1, rows.shape[1]):
+            rows[:, s] += float(inverse[s, 0]) * rows[:, 0]
+        return rows.transpose(0, 1)
+
+    def points(self, time: float | None = None) -> Tensor:
+        """[n, d]: the parameters of all workers, drifted to a common `time` (none: now)."""
+        if self._flow.still:
+            return self.rows[:, 0]
+        elapsed = np.maximum(0.0, (self.time if time is None else time) - self.last)
+        shares = self._tensor(self._flow(elapsed)[:, 0])
+        points = torch.zeros_like(self.rows[:, 0])
+        for s in range(self.rows.shape[1]):
+            if bool(shares[:, s].any()):
+                points.addcmul_(self.rows[:, s], shares[:, s, None])
+        return points
+
+    def _rebase(self, basis: NDArray[np.float64]) -> None:
+        for s in range(1, self.rows.shape[1]):
+            if basis[s, 0]:
+                self.rows[:, s] += float(basis[s, 0]) * self.rows[:, 0]
+
+    def _tensor(self, values: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(values).to(self.device, self.rows.dtype)
+
+    def _carry_out(self, made: Plan) -> None:
+        for span, sizes in split(made, ROWS):
+            drifts = None if self._flow.still else self._tensor(self._flow(made.elapsed[span]))
+            self._run_group(made.worker[span], made.side[span] == 0, drifts, sizes)
+        self._check(made)
+        self._count(made)
+
+    def _run_group(
+        self,
+        worker: NDArray[np.int64],
+        gradient: NDArray[np.bool_],
+        drifts: Tensor | None,
+        sizes: list[tuple[int, int]],
+    ) -> None:
+        """Consecutive batches; what can be looked up for all of them is, in one go."""
+        workers = torch.from_numpy(worker).to(self.device)
+        rows = [g + 2 * e for g, e in sizes]
+        parts: Sequence[Tensor] = [workers] * len(sizes)
+        if gradient.any():
+            steps = torch.from_numpy(worker[gradient] % self.objective.n).to(self.device)
+            parts = torch.split(self.objective.draw(steps), [g for g, _ in sizes])
+        moves = [None] * len(sizes) if drifts is None else torch.split(drifts, rows)
+        for size, batch, move, part in zip(
+            sizes, torch.split(workers, rows), moves, parts, strict=True
+        ):
+            if sum(size) <= self._tile:
+                self._batch(batch, move, part, *size)
+            else:
+                self._in_tiles(batch, move, part, *size)
+
+    def _in_tiles(
+        self, workers: Tensor, drifts: Tensor | None, drawn: Tensor, g: int, e: int
+    ) -> None:
+        """A batch's events commute, so they may as well run a cacheful at a time."""
+        places = torch.arange(len(workers), device=self.device)
+        for tile in torch.split(places[:g], self._tile):
+            self._batch(
+                workers[tile], None if drifts is None else drifts[tile], drawn[tile], len(tile), 0
+            )
+        for tile in torch.split(places[:e], self._tile):
+            both = torch.cat([g + tile, g + e + tile])
+            moves = None if drifts is None else drifts[both]
+            self._batch(workers[both], moves, drawn, 0, len(tile))
+
+    def _batch(self, workers: Tensor, drifts: Tensor | None, drawn: Tensor, g: int, e: int) -> None:
+        """g gradients, then e exchanges: first ends, second ends."""
+        rows = self.rows.index_select(0, workers)
+        if drifts is not None:
+            rows = self._drifted(rows, drifts)
+        if g:
+            self._step(rows[:g], workers[:g], drawn)
+        if e:
+            self._exchange(rows[g:].view(2, e, *rows.shape[1:]))
+        self.rows.index_copy_(0, workers, rows)
+
+    def _drifted(self, rows: Tensor, drifts: Tensor) -> Tensor:
+        """`drifts` [k, S, S] applied to `rows` [k, S, d]."""
+        if rows.shape[2] <= NARROW:
+            return torch.bmm(drifts, rows)
+        moved = torch.empty_like(rows)
+        for s, sources in enumerate(self._pattern):
+            torch.mul(rows[:, s], drifts[:, s, s, None], out=moved[:, s])
+            for t in sources:
+                moved[:, s].addcmul_(rows[:, t], drifts[:, s, t, None])
+        return moved
+
+    def _step(self, rows: Tensor, workers: Tensor, drawn: Tensor) -> None:
+        points = rows[:, 0]
+        local = workers if self.objective.n == self.workers else workers % self.objective.n
+        gradients, losses = self.objective.gradients(points, local, drawn)
+        if losses is not None:
+            self.losses.index_copy_(0, workers, losses.to(self.losses.dtype))
+        self._witness.append(gradients.sum(-1) if losses is None else losses)
+        if self._residual is not None:
+            gradients += torch.matmul(self._residual, rows)
+        self.optimizer.step(points, gradients, workers)
+
+    def _exchange(self, ends: Tensor) -> None:
+        """`ends` [2, e, S, d]: each end gets b·(the other's message − its own)."""
+        messages = ends[:, :, 0] if self._plain else torch.matmul(self._message, ends)
+        changes = messages.flip(0) - messages
+        for slot, share in self._mix:
+            ends[:, :, slot].add_(changes, alpha=share)
+
+    def _count(self, made: Plan) -> None:
+        each = [np.bincount(made.worker[made.side == s], minlength=self.workers) for s in range(3)]
+        self.tally += np.array(each)
+
+    def _check(self, made: Plan) -> None:
+        """Refuse to go on with values that are not finite; says whose came first, and when."""
+        bad = ~torch.isfinite(torch.cat(self._witness)) if self._witness else torch.empty(0)
+        self._witness.clear()
+        if bool(bad.any()):
+            wrong = np.flatnonzero(made.side == 0)[bad.cpu().numpy()]
+            first = wrong[np.argmin(made.time[wrong])]
+            raise self._fault(int(made.worker[first]), f"at time {made.time[first]:.6g}")
+        if not bool(torch.isfinite(self.rows.sum())):
+            finite = torch.isfinite(self.rows.sum((1, 2)))
+            lost = int(torch.nonzero(~finite)[0]) if not finite.all() else 0
+            raise self._fault(lost, f"by time {self.time:.6g}")
+
+    def _fault(self, worker: int, when: str) -> RuntimeFault:
+        return RuntimeFault(
+            f"worker {worker}, {when}: a value is not finite any more. Lower the learning rate, "
+            "look at the data, or, with DADAO, at how far the rates are below those it is made for"
+        )
+
+
+def _pattern(flow: NDArray[np.float64]) -> list[list[int]]:
+    """For each slot, the other slots that ever drift into it."""
+    reach = np.eye(len(flow), dtype=bool) | (flow != 0)
+    for _ in flow:
+        reach = reach @ reach
+    return [[t for t in range(len(flow)) if reach[s, t] and t != s] for s in range(len(flow))]
