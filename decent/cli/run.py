@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,21 @@ class Plan:
     options: Options
     script: Path | None = None
     arguments: Sequence[str] = ()
+    resumes: bool = False
+
+    @property
+    def in_events(self) -> bool:
+        """Whether progress is counted in events, and not worker by worker."""
+        return self.config.simulation.fidelity == "ideal" or self.config.method is not None
 
     @property
     def title(self) -> str:
         table, n = self.config.topology, self.topology.n
         workers = f"{n} worker{'s' * (n != 1)}, {Path(table.file or table.name).stem}"
-        return f"{self.name} · {workers} · {self.config.dynamics.name}, {self.config.schedule.name}"
+        how = f"{self.config.dynamics.name}, {self.config.schedule.name}"
+        if self.config.method is not None:
+            how = self.config.method.name
+        return f"{self.name} · {workers} · {how}"
 
 
 def plan(
@@ -64,6 +74,15 @@ def plan(
     config = msgspec.structs.replace(config, workers=topology.n)
     name = Path(source or str(script)).stem
     return Plan(name, config, topology, options, script, arguments)
+
+
+def resumed(folder: Path, options: Options) -> Plan:
+    """The plan to go on with the run in `folder`, as its configuration has it."""
+    if options.overrides():
+        raise click.UsageError("--resume goes on with the configuration of that run: no -n, --set")
+    config = configs.load(folder / "config.toml")
+    topology = config.make_topology()
+    return Plan(folder.name, config, topology, replace(options, out=folder), resumes=True)
 
 
 def _check_target(
@@ -93,7 +112,7 @@ def _resolved(config: Config) -> Config:
 def perform(plan: Plan, engine: Engine) -> int:
     """Carry out the plan and show what came of it; the exit code."""
     progress = Console(stderr=True, highlight=False)
-    with new_folder(plan.options.out, plan.name) as run:
+    with _folder(plan) as run:
         outcome = _carry_out(plan, engine, run, progress)
     folder = run.path
     summary = _summarise(plan, folder, outcome)
@@ -104,11 +123,18 @@ def perform(plan: Plan, engine: Engine) -> int:
     return INTERRUPTED if summary["interrupted"] else int(bool(summary["faults"]))
 
 
+def _folder(plan: Plan) -> AbstractContextManager[RunFolder]:
+    if plan.resumes and plan.options.out is not None:
+        return nullcontext(RunFolder(plan.options.out, keep=True))
+    return new_folder(plan.options.out, plan.name)
+
+
 def _carry_out(plan: Plan, engine: Engine, run: RunFolder, console: Console) -> dict[str, Any]:
     """The raw outcome. Once a step has been made, the folder is kept whatever happens."""
     write_atomic(run.path / "config.toml", plan.config.to_toml().encode())
     names = [plan.topology.name(i) for i in range(plan.topology.n)]
-    with observe.view(console, plan.title, names) as view:
+    shown = observe.EventView(console, plan.title) if plan.in_events else None
+    with shown or observe.view(console, plan.title, names) as view:
 
         def on_status(statuses: list[dict[str, Any]]) -> None:
             run.keep = run.keep or any(each.get("step") for each in statuses)

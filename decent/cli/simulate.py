@@ -1,7 +1,10 @@
-"""`decent simulate`: the same run in virtual time, over links as the configuration models them."""
+"""`decent simulate`: a run in virtual time; links are modelled, or exchanges take no time."""
 
 from __future__ import annotations
 
+import json
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,16 +15,79 @@ from decent.cli.options import Options, run_options
 @click.command(short_help="Train in virtual time.")
 @click.argument("target", required=False, metavar="[CONFIG.toml | NAME]")
 @run_options
+@click.option(
+    "--ideal", is_flag=True, help="Exchanges take no time: thousands of workers, as in the papers."
+)
+@click.option(
+    "--checkpoint-every",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="T",
+    help="With --ideal: keep a checkpoint every T expected steps, and at Ctrl-C.",
+)
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Go on with the run in DIR from its checkpoint.",
+)
+@click.option(
+    "--events",
+    type=click.Path(path_type=Path),
+    metavar="FILE.npz",
+    help="Run DADAO on the data and events of a file, and compare with the trajectory in it.",
+)
 @click.pass_context
-def simulate(ctx: click.Context, /, target: str | None, **given: Any) -> None:
-    """Train in virtual time: one process plays all workers, over links that are modelled.
+def simulate(
+    ctx: click.Context,
+    /,
+    target: str | None,
+    ideal: bool,
+    checkpoint_every: float | None,
+    resume: Path | None,
+    events: Path | None,
+    **given: Any,
+) -> None:
+    """Train in virtual time: one process plays all workers, over links that are modelled, or with
+    exchanges that take no time.
 
     \b
       decent simulate digits --set topology.name=wan8 --set simulation.loss=0.01
+      decent simulate ridge -n 1000
     """
     from decent.cli import run
 
-    plan = run.plan(target, Options(**given), scripts=False)
+    if events is not None:
+        _replay(events, given["as_json"])
+        return
+    if ideal:
+        given["settings"] = (*given["settings"], "simulation.fidelity=ideal")
+    options = Options(**given)
+    if resume is not None and target is None:
+        plan = run.resumed(resume, options)
+    elif resume is not None:
+        raise click.UsageError("--resume goes on with a run: give no configuration beside it")
+    else:
+        plan = run.plan(target, options, scripts=False)
+    if checkpoint_every and not plan.in_events:
+        raise click.UsageError("--checkpoint-every needs --ideal")
     from decent import simulation
 
-    ctx.exit(run.perform(plan, simulation.simulate))
+    engine = simulation.simulate
+    if plan.in_events:
+        engine = partial(engine, checkpoint_every=checkpoint_every, resume=plan.resumes)
+    ctx.exit(run.perform(plan, engine))
+
+
+def _replay(file: Path, as_json: bool) -> None:
+    from decent.simulation.ideal.replay import replay
+
+    found = replay(file)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo(
+        f"{found['workers']} workers, {found['gradients']} gradients, "
+        f"{found['exchanges']} exchanges\n"
+        f"largest relative deviation of the error curve   {found['error_deviation']:.1e}\n"
+        f"largest relative deviation of the final state   {found['state_deviation']:.1e}"
+    )

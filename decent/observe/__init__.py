@@ -4,6 +4,7 @@ Nothing here knows how a run is made: plain dictionaries come in, from the launc
 simulation, and dictionaries or renderables go out.
 """
 
+from decent.observe.events import EventView
 from decent.observe.live import LiveView, PlainView, busy, view
 from decent.observe.progress import describe, totals
 from decent.observe.summary import summarise
@@ -11,6 +12,7 @@ from decent.observe.tables import faults, results, tasks
 from decent.observe.topology import as_dict, picture
 
 __all__ = [
+    "EventView",
     "LiveView",
     "PlainView",
     "as_dict",

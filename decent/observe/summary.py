@@ -20,7 +20,7 @@ from decent.config import Config
 from decent.topology import Topology
 
 Dict = dict[str, Any]
-PASSED_ON = ("virtual_s", "consensus", "parameters")
+PASSED_ON = ("virtual_s", "ideal", "consensus", "parameters")
 
 
 def summarise(

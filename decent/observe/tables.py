@@ -20,6 +20,8 @@ from rich.text import Text
 
 Summary = Mapping[str, Any]
 ABSENT = "–"
+MOST = 32
+"""Workers that get a row of their own, at most."""
 SPARE = ("MB\nrecv", "skipped", "models\nsent", "exchanges\nanswered", "MB\nsent")
 
 
@@ -40,12 +42,24 @@ def results(summary: Summary) -> RenderableType:
     ]
     if summary["local_mean"] or summary["merged"] or summary["compare"]:
         parts.append(Padding(models(summary), (1, 0, 0, 0)))
+    if summary.get("ideal"):
+        parts.append(Padding(last(summary["ideal"]), (1, 0, 0, 0)))
     if summary["interrupted"]:
         merged = "" if summary["merged"] else "; nothing was merged"
         parts.append(Text(f"\nthe figures are those of the run so far{merged}", "yellow"))
     if summary["faults"]:
         parts.append(Text("\n" + "\n".join(faults(summary)), style="red"))
     return Group(*parts)
+
+
+def last(ideal: Mapping[str, Any]) -> Text:
+    """Where the curves end: "at time 400: 400 gradients each, …, consensus 1.2e-09"."""
+    end = dict(ideal["last"])
+    time, gradients, exchanges = (end.pop(key, 0.0) for key in ("time", "gradients", "exchanges"))
+    measures = "".join(f", {name} {value:.3g}" for name, value in end.items() if value is not None)
+    return Text(
+        f"at time {time:.6g}: {gradients:.6g} gradients each, {exchanges:,.0f} exchanges{measures}"
+    )
 
 
 def headline(summary: Summary) -> str:
@@ -68,6 +82,8 @@ def effort(summary: Summary) -> str:
     text = took if summary["script"] else f"{summary['steps']} steps in {took}"
     if summary["interrupted"]:
         text = f"interrupted after {took}"
+    if (ideal := summary.get("ideal")) is not None:
+        return f"{text}, {ideal['events']:,} events, {ideal['events_per_s']:,.0f} per second"
     virtual_s = summary.get("virtual_s")
     return text if virtual_s is None else f"{text}, {virtual_s:.1f} s of virtual time"
 
@@ -117,7 +133,9 @@ class _Workers:
     """The table of workers, as wide as the terminal lets it be."""
 
     def __init__(self, summary: Summary) -> None:
-        self._workers = summary["workers"]
+        workers = summary["workers"]
+        self._workers = workers[: MOST if len(workers) <= MOST else 4]
+        self._hidden = len(workers) - len(self._workers)
         self._columns = _columns(self._workers)
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -127,6 +145,8 @@ class _Workers:
             ):
                 break
         yield table
+        if self._hidden:
+            yield Text(f"… and {self._hidden:,} more, in summary.json", style="dim")
 
     def _variants(self) -> Iterable[Table]:
         """Ever narrower; the first that fits is taken."""

@@ -20,7 +20,7 @@ from decent.errors import ModelError, RuntimeFault
 from decent.learning.local import SGD, LocalOptimizer
 from decent.learning.objective import Objective
 from decent.simulation.ideal.batches import Plan, plan, split
-from decent.simulation.ideal.events import Events, Source
+from decent.simulation.ideal.events import Events, Floats, Source
 from decent.simulation.ideal.flow import Flow
 
 ROWS = 8192
@@ -126,19 +126,27 @@ class Engine:
             if ended:
                 break
 
-    def state(self) -> Tensor:
-        """[S, n, d]: all slots as the papers have them, each worker as of its last event."""
+    def state(self, time: float | Floats | None = None) -> Tensor:
+        """[S, n, d]: all slots as the papers have them, drifted to a common `time`, or to one for
+        each worker; by default each worker as of its last event."""
         rows = self.rows.clone()
+        if time is not None and not self._flow.still:
+            rows = self._drifted(rows, self._tensor(self._flow(self._since(time))))
         inverse = np.linalg.inv(self.system.basis)
         for s in range(1, rows.shape[1]):
             rows[:, s] += float(inverse[s, 0]) * rows[:, 0]
         return rows.transpose(0, 1)
 
+    def _since(self, time: float | Floats) -> Floats:
+        """How long before `time` each worker had its last event."""
+        passed: Floats = np.maximum(0.0, time - self.last)
+        return passed
+
     def points(self, time: float | None = None) -> Tensor:
         """[n, d]: the parameters of all workers, drifted to a common `time` (none: now)."""
         if self._flow.still:
             return self.rows[:, 0]
-        elapsed = np.maximum(0.0, (self.time if time is None else time) - self.last)
+        elapsed = self._since(self.time if time is None else time)
         shares = self._tensor(self._flow(elapsed)[:, 0])
         points = torch.zeros_like(self.rows[:, 0])
         for s in range(self.rows.shape[1]):
