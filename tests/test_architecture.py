@@ -26,14 +26,14 @@ LAYERS = [
     {"runtime", "simulation"},
     {"experts"},
     {"observe", "launcher"},
-    {"bench"},
+    {"bench", "reproduce"},
     {"cli"},
 ]
 """Lowest first: each may import those below it, not those beside it."""
 ANYTHING = {"testing", ""}  # the public tools of tests; the package itself, lazily
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}
 
-TORCH = {"learning", "runtime", "simulation", "experts", "bench"}
+TORCH = {"learning", "runtime", "simulation", "experts", "bench", "reproduce"}
 BELOW_TORCH = ["topology", "schedule", "dynamics", "merge", "worker", "transport", "config"]
 
 
@@ -107,6 +107,7 @@ def test_imports_run_one_way() -> None:
         ("click", {"cli"}),
         ("rich", {"cli", "observe"}),
         ("networkx", {"topology"}),
+        ("matplotlib", {"reproduce"}),
         ("pickle", set()),
         ("cloudpickle", {"runtime"}),
     ],

@@ -1,5 +1,6 @@
 """Measurements that print medians and ratios against the alternative in the same run."""
 
 from decent.bench.gossip import bench_gossip
+from decent.bench.simulate import bench_simulate
 
-__all__ = ["bench_gossip"]
+__all__ = ["bench_gossip", "bench_simulate"]

@@ -1,4 +1,5 @@
-"""The command line: `decent launch`, `simulate`, `topology show`, `merge`, `tasks`, `bench`.
+"""The command line: `decent launch`, `simulate`, `topology show`, `merge`, `tasks`, `bench`,
+`reproduce`.
 
 Each command calls one function below it, and imports it only then, so that help comes at once.
 Exit codes: 0 all well; 1 the run failed or lost a worker; 2 what was given cannot be used, and
@@ -14,6 +15,7 @@ from decent.cli.bench import bench
 from decent.cli.group import Decent
 from decent.cli.launch import launch
 from decent.cli.merge import merge
+from decent.cli.reproduce import reproduce
 from decent.cli.simulate import simulate
 from decent.cli.tasks import tasks
 from decent.cli.topology import topology
@@ -29,5 +31,5 @@ def main() -> None:
     """
 
 
-for command in (launch, simulate, topology, merge, tasks, bench):
+for command in (launch, simulate, topology, merge, tasks, bench, reproduce):
     main.add_command(command)

@@ -1,7 +1,10 @@
-"""A topology for a reader, as text in a terminal, and for a program, as a dictionary."""
+"""A topology for a reader, as text in a terminal, and for a program, as a dictionary; the same for
+its optimal rates beside the same rate on every edge."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -9,7 +12,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from decent.topology import Edge, Topology, describe, sketch
+from decent.topology import Edge, Optimum, Topology, describe, exchanges_needed, sketch
+
+MOST_RATES = 12
 
 
 def picture(topology: Topology) -> RenderableType:
@@ -46,3 +51,67 @@ def _edge(topology: Topology, k: int, edge: Edge) -> dict[str, Any]:
         known["round_trip_ms"] = 2e3 * link.latency_s
         known["bandwidth_mbps"] = link.bandwidth_bps and link.bandwidth_bps / 1e6
     return known
+
+
+def comparison(optimum: Optimum) -> RenderableType:
+    """The figures of equal and of optimal rates side by side, then the edges by their rates."""
+    even, best = (_figures(each) for each in (optimum.uniform, optimum.optimised))
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("", style="dim", no_wrap=True)
+    for heading in ("all edges alike", "optimised", "ratio"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for key, label in _LABELS.items():
+        ratio = even[key] / best[key]
+        table.add_row(label, f"{even[key]:.4g}", f"{best[key]:.4g}", f"{ratio:.3g}")
+    dropped, edges = len(optimum.dropped), len(optimum.uniform.edges)
+    table.add_row("edges left out", "0", f"{dropped} of {edges}")
+    return Group(table, Padding(_by_rate(optimum.optimised), (1, 0, 0, 0)))
+
+
+_LABELS = {
+    "chi_1": "χ₁, slowest mode",
+    "chi_2": "χ₂, largest resistance",
+    "accelerated": "√(χ₁χ₂), accelerated",
+    "exchanges_needed": "total rate for χ₁χ₂ = ½",
+}
+
+
+def _figures(topology: Topology) -> dict[str, float]:
+    return {
+        "chi_1": topology.chi_1,
+        "chi_2": topology.chi_2,
+        "accelerated": math.sqrt(topology.chi_1 * topology.chi_2),
+        "exchanges_needed": exchanges_needed(topology),
+    }
+
+
+def _by_rate(topology: Topology) -> Table:
+    """Rates to three digits, the highest first, and which edges have them."""
+    groups: dict[str, list[str]] = {}
+    for (i, j), rate in sorted(zip(topology.edges, topology.rates, strict=True), key=_falling):
+        groups.setdefault(f"{rate:.3g}", []).append(f"{topology.name(i)}–{topology.name(j)}")
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    table.add_column("rate", justify="right", no_wrap=True)
+    table.add_column("edges")
+    for shown, alike in list(groups.items())[:MOST_RATES]:
+        more = f" and {len(alike) - 6} more" if len(alike) > 6 else ""
+        table.add_row(shown, ", ".join(alike[:6]) + more)
+    if len(groups) > MOST_RATES:
+        table.add_row("…", f"{len(groups) - MOST_RATES} lower rates", style="dim")
+    return table
+
+
+def _falling(entry: tuple[Edge, float]) -> tuple[float, Edge]:
+    return -entry[1], entry[0]
+
+
+def comparison_as_dict(optimum: Optimum) -> Mapping[str, Any]:
+    """The same figures, and the optimised topology with all its edges."""
+    return {
+        "uniform": _figures(optimum.uniform),
+        "optimised": _figures(optimum.optimised),
+        "gain": optimum.gain,
+        "total": math.fsum(optimum.optimised.rates),
+        "dropped": [list(edge) for edge in optimum.dropped],
+        "topology": as_dict(optimum.optimised),
+    }

@@ -11,12 +11,12 @@ To add a family, write its function in `shapes` and put it into `FAMILIES` there
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
 
 import numpy as np
 
 from decent.errors import TopologyError
-from decent.topology.graph import Edge, Topology
+from decent.topology.edges import connected, without_repeats
+from decent.topology.graph import Topology
 from decent.topology.shapes import FAMILIES, Option
 
 ATTEMPTS = 1000
@@ -45,7 +45,8 @@ def family(name: str, n: int, rate: float = 1.0, seed: int = 0, **options: Optio
     takes = list(inspect.signature(build).parameters)
     options = _checked(name, options, [each for each in takes if each not in ("n", "random")])
     if "random" not in takes:
-        return Topology.from_edges(n, set(build(n, **options)), rate, family=name)
+        edges = without_repeats(n, build(n, **options))
+        return Topology.from_edges(n, edges, rate, family=name)
     return _draw(name, n, rate, seed, options)
 
 
@@ -68,20 +69,11 @@ def _draw(name: str, n: int, rate: float, seed: int, options: dict[str, Option])
         raise TopologyError(f"seed {seed}", "0 or more", "give another seed")
     for attempt in range(ATTEMPTS):
         random = np.random.default_rng((seed, attempt))
-        edges = set(FAMILIES[name](n, random=random, **options))
-        if _connected(n, edges):
+        edges = without_repeats(n, FAMILIES[name](n, random=random, **options))
+        if connected(n, edges):
             return Topology.from_edges(n, edges, rate, family=name)
     raise TopologyError(
         f"{name} of {n} workers with {options or 'its defaults'}: {ATTEMPTS} draws, none connected",
         "options at which a connected graph is likely",
         "raise p, radius or degree",
     )
-
-
-def _connected(n: int, edges: Iterable[Edge]) -> bool:
-    """Whether n workers hang together: each edge merges the groups of its two ends."""
-    group = np.arange(n)
-    for i, j in edges:
-        if group[i] != group[j]:
-            group[group == group[i]] = group[j]
-    return bool((group == group[0]).all())

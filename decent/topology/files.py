@@ -22,7 +22,7 @@ def load(path_or_name: str | Path) -> Topology:
     """The topology in a file (.toml, .graphml, .json), or the one of this name that comes with
     decent: ``load("ring16")``."""
     path = _locate(path_or_name)
-    _check_suffix(path)
+    check_suffix(path)
     try:
         return _READ[path.suffix](path.read_bytes())
     except OSError as error:
@@ -36,8 +36,13 @@ def load(path_or_name: str | Path) -> Topology:
 def save(topology: Topology, path: str | Path) -> None:
     """Write the topology as .toml, .graphml or .json, by the path's suffix."""
     path = Path(path)
-    _check_suffix(path)
-    write_atomic(path, _WRITE[path.suffix](topology))
+    check_suffix(path)
+    try:
+        write_atomic(path, _WRITE[path.suffix](topology))
+    except OSError as error:
+        raise TopologyError(
+            f"{path}: {error.strerror}", "a file that can be written", "check the path"
+        ) from error
 
 
 def _locate(path_or_name: str | Path) -> Path:
@@ -50,7 +55,8 @@ def _locate(path_or_name: str | Path) -> Path:
         raise TopologyError(f"topology {error.given}", error.expected, error.remedy) from error
 
 
-def _check_suffix(path: Path) -> None:
+def check_suffix(path: Path) -> None:
+    """Refuse a file of a type that topologies are not written in."""
     if path.suffix not in _READ:
         raise TopologyError(
             f"{path}: a file of type {path.suffix or 'unknown'!r}",

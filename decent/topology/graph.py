@@ -6,7 +6,8 @@ links (names, addresses, latency in seconds one way, bandwidth in bits per secon
 same object drives the simulator and a real run. It is immutable, and valid once built: simple,
 connected over the edges that have a rate, every figure finite.
 
-Equations and source of χ₁ and χ₂: see `spectrum`.
+Equations and source of χ₁ and χ₂: see `spectrum`; large graphs with few edges are never made a
+dense matrix, see `sparse`.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from decent.errors import TopologyError
-from decent.topology import spectrum
+from decent.topology import sparse, spectrum
+from decent.topology.edges import Edge, Pairs, as_edges, as_pairs, check_edges, groups
 from decent.topology.spectrum import Matrix
 
-Edge = tuple[int, int]
+LARGEST_DENSE = 1000
+"""Workers up to which a dense matrix is the fastest there is."""
 
 
 @dataclass(frozen=True)
@@ -70,30 +72,31 @@ class Topology:
     def from_edges(
         cls,
         n: int,
-        edges: Iterable[Edge],
+        edges: Iterable[Edge] | Pairs,
         rates: float | Sequence[float] = 1.0,
         links: Sequence[Link] | None = None,
         **fields: Any,
     ) -> Topology:
         """A topology from edges in any order and direction; `rates` and `links` follow them."""
-        pairs = [(min(edge), max(edge)) for edge in edges]
-        each = [rates] * len(pairs) if isinstance(rates, (int, float)) else rates
+        pairs = np.sort(as_pairs(edges), axis=1)
+        each = (float(rates),) * len(pairs) if isinstance(rates, (int, float)) else rates
         _check_length("rates", each, len(pairs), "edge")
         if links is not None:
             _check_length("links", links, len(pairs), "edge")
-        order = sorted(range(len(pairs)), key=pairs.__getitem__)
+        order = np.lexsort((pairs[:, 1], pairs[:, 0]))
         return cls(
             n,
-            tuple((int(pairs[k][0]), int(pairs[k][1])) for k in order),
-            tuple(float(each[k]) for k in order),
-            links=None if links is None else tuple(links[k] for k in order),
+            as_edges(pairs[order]),
+            tuple(map(float, map(each.__getitem__, order.tolist()))),
+            links=None if links is None else tuple(links[k] for k in order.tolist()),
             **fields,
         )
 
     def __post_init__(self) -> None:
         if self.n < 1:
             raise TopologyError(f"{self.n} workers", "1 or more", "give the number of workers")
-        _check_edges(self.n, self.edges)
+        pairs = as_pairs(self.edges)
+        check_edges(self.n, pairs)
         for name, each, count, kind in (
             ("rates", self.rates, len(self.edges), "edge"),
             ("links", self.links, len(self.edges), "edge"),
@@ -105,7 +108,7 @@ class Topology:
                 _check_length(name, each, count, kind)
         _check_rates(self.edges, self.rates)
         _check_names(self.names)
-        _check_connected(self)
+        _check_connected(self, pairs)
 
     def name(self, i: int) -> str:
         """Worker i's name, or its number where it has none."""
@@ -137,7 +140,7 @@ class Topology:
     def _laplacian(self) -> Matrix:
         matrix = np.zeros((self.n, self.n))
         if self.edges:
-            i, j = np.asarray(self.edges).T
+            i, j = as_pairs(self.edges).T
             matrix[i, j] = matrix[j, i] = np.negative(self.rates)
         np.fill_diagonal(matrix, -matrix.sum(axis=1))
         matrix.flags.writeable = False
@@ -147,21 +150,35 @@ class Topology:
         """Λ = Σ_edges rate_e (e_i − e_j)(e_i − e_j)ᵀ, n × n, per unit of time; read-only."""
         return self._laplacian
 
+    @property
+    def _is_dense(self) -> bool:
+        """Whether n × n numbers are few, or not many more than the edges."""
+        return self.n <= LARGEST_DENSE or len(self.edges) > self.n**2 / 16
+
     @cached_property
     def spectral_gap(self) -> float:
         """λ₂(Λ) per unit of time; infinite for one worker."""
-        return spectrum.spectral_gap(self._laplacian)
+        if self._is_dense:
+            return spectrum.spectral_gap(self._laplacian)
+        return sparse.spectral_gap(self.n, *self._live)
 
     @cached_property
     def chi_1(self) -> float:
         """χ₁ = 1/λ₂(Λ), in units of time; 0 for one worker."""
-        return spectrum.chi_1(self._laplacian)
+        return 1.0 / self.spectral_gap if self.spectral_gap > 0 else math.inf
 
     @cached_property
     def chi_2(self) -> float:
         """χ₂ = max over edges of ½ (e_i − e_j)ᵀ Λ⁺ (e_i − e_j), units of time; 0 for one worker."""
-        live = [edge for edge, rate in zip(self.edges, self.rates, strict=True) if rate > 0]
-        return spectrum.chi_2(self._laplacian, live)
+        if self._is_dense:
+            return spectrum.chi_2(self._laplacian, self._live[0])
+        return sparse.chi_2(self.n, *self._live)
+
+    @property
+    def _live(self) -> tuple[tuple[Edge, ...], tuple[float, ...]]:
+        """The edges of rate > 0, and their rates."""
+        live = [each for each in zip(self.edges, self.rates, strict=True) if each[1] > 0]
+        return tuple(edge for edge, _ in live), tuple(rate for _, rate in live)
 
     def models_per_worker(self) -> float:
         """Models that a worker sends per unit of time, expected, mean over workers: each exchange
@@ -194,39 +211,16 @@ def _check_length(name: str, each: Collection[object], count: int, kind: str) ->
         )
 
 
-def _check_edges(n: int, edges: Sequence[Edge]) -> None:
-    for i, j in edges:
-        if not (0 <= i < n and 0 <= j < n):
-            raise TopologyError(
-                f"edge {(i, j)}",
-                f"endpoints from 0 to {n - 1}",
-                f"there are {n} workers: count from 0",
-            )
-        if i == j:
-            raise TopologyError(
-                f"edge {(i, j)}", "two different workers", "remove the edge from a worker to itself"
-            )
-    if list(edges) != sorted((min(edge), max(edge)) for edge in edges):
-        raise TopologyError(
-            "edges out of order",
-            "each (i, j) with i < j, and all sorted",
-            "use Topology.from_edges",
-        )
-    for before, after in pairwise(edges):
-        if before == after:
-            raise TopologyError(
-                f"edge {after} is given twice", "each edge once", "add the two rates into one edge"
-            )
-
-
 def _check_rates(edges: Sequence[Edge], rates: Sequence[float]) -> None:
-    for edge, rate in zip(edges, rates, strict=True):
-        if not (math.isfinite(rate) and rate >= 0):
-            raise TopologyError(
-                f"rate {rate} of edge {edge}",
-                "a finite number of exchanges per unit of time, 0 or more",
-                "0 keeps an edge silent",
-            )
+    figures = np.asarray(rates, np.float64)
+    wrong = ~(np.isfinite(figures) & (figures >= 0))
+    if wrong.any():
+        k = int(np.argmax(wrong))
+        raise TopologyError(
+            f"rate {rates[k]} of edge {edges[k]}",
+            "a finite number of exchanges per unit of time, 0 or more",
+            "0 keeps an edge silent",
+        )
 
 
 def _check_names(names: Sequence[str] | None) -> None:
@@ -237,14 +231,9 @@ def _check_names(names: Sequence[str] | None) -> None:
         )
 
 
-def _check_connected(topology: Topology) -> None:
-    reached, frontier = {0}, [0]
-    while frontier:
-        peers = topology._adjacency[frontier.pop()].items()
-        fresh = [peer for peer, rate in peers if rate > 0 and peer not in reached]
-        reached.update(fresh)
-        frontier += fresh
-    lost = [topology.name(i) for i in range(topology.n) if i not in reached]
+def _check_connected(topology: Topology, pairs: Pairs) -> None:
+    live = pairs[np.asarray(topology.rates) > 0]
+    lost = [topology.name(i) for i in np.flatnonzero(groups(topology.n, live)).tolist()]
     if lost:
         more = f" and {len(lost) - 8} more" if len(lost) > 8 else ""
         workers = f"worker{'s' * (len(lost) > 1)} {', '.join(lost[:8])}{more}"

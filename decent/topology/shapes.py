@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from decent.errors import TopologyError
-from decent.topology.graph import Edge
+from decent.topology.edges import Edge
 
 Option = float | int
 Random = np.random.Generator
@@ -124,7 +124,7 @@ def erdos_renyi(n: int, random: Random, p: float | None = None) -> Iterable[Edge
     """each pair with probability `p`, by default 2·ln n / n, twice the connectedness threshold"""
     p = min(1.0, 2 * math.log(n) / n) if p is None else p
     _require_option("erdos_renyi", "p", p, 0 <= p <= 1, "a probability, 0 to 1")
-    return _pairs_where(random.random((n, n)) < p)
+    return _pairs_where(random.random(n) < p for _ in range(n))
 
 
 def random_geometric(n: int, random: Random, radius: float | None = None) -> Iterable[Edge]:
@@ -132,11 +132,12 @@ def random_geometric(n: int, random: Random, radius: float | None = None) -> Ite
     radius = math.sqrt(2 * math.log(n) / (math.pi * n)) if radius is None else radius
     _require_option("random_geometric", "radius", radius, radius >= 0, "a distance, 0 or more")
     x, y = random.random((2, n))
-    return _pairs_where(np.hypot(x[:, None] - x, y[:, None] - y) <= radius)
+    return _pairs_where(np.hypot(x[i] - x, y[i] - y) <= radius for i in range(n))
 
 
-def _pairs_where(joined: NDArray[np.bool_]) -> Iterable[Edge]:
-    return ((int(i), int(j)) for i, j in np.argwhere(np.triu(joined, 1)))
+def _pairs_where(rows: Iterable[NDArray[np.bool_]]) -> Iterable[Edge]:
+    """Worker i with those j > i where row i is true; n × n, but a row at a time."""
+    return ((i, j) for i, row in enumerate(rows) for j in np.flatnonzero(row).tolist() if j > i)
 
 
 def watts_strogatz(n: int, random: Random, degree: int = 4, p: float = 0.1) -> Iterable[Edge]:
@@ -145,13 +146,31 @@ def watts_strogatz(n: int, random: Random, degree: int = 4, p: float = 0.1) -> I
     _require_option("watts_strogatz", "degree", degree, degree in range(2, n, 2), rule)
     _require_option("watts_strogatz", "p", p, 0 <= p <= 1, "a probability, 0 to 1")
     lattice = [(i, (i + k) % n) for k in range(1, degree // 2 + 1) for i in range(n)]
-    edges = {_pair(i, j) for i, j in lattice}
+    peers: list[set[int]] = [set() for _ in range(n)]
+    for i, j in lattice:
+        _join(peers, i, j)
     for i, j in lattice:
         if random.random() < p:
-            free = [k for k in range(n) if k != i and _pair(i, k) not in edges]
-            edges.remove(_pair(i, j))
-            edges.add(_pair(i, int(random.choice([*free, j]))))
-    return edges
+            end = _free(n, random, {i, *peers[i]}, j)
+            peers[i].remove(j)
+            peers[j].remove(i)
+            _join(peers, i, end)
+    return ((i, j) for i in range(n) for j in peers[i] if i < j)
+
+
+def _join(peers: list[set[int]], i: int, j: int) -> None:
+    peers[i].add(j)
+    peers[j].add(i)
+
+
+def _free(n: int, random: Random, taken: set[int], spare: int) -> int:
+    """One of the n workers that are not taken, or the spare one; all alike."""
+    k = int(random.integers(n - len(taken) + 1))
+    if k == n - len(taken):
+        return spare
+    for each in sorted(taken):
+        k += k >= each
+    return k
 
 
 def random_regular(n: int, random: Random, degree: int = 3) -> Iterable[Edge]:

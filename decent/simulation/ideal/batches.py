@@ -46,7 +46,7 @@ def plan(
     worker, event = visits.worker[keep], visits.event[keep]
     last[worker] = events.time[event]  # the last of each worker's stays
     side = visits.side[keep]
-    order = np.lexsort((event, side, batch[event]))
+    order = np.argsort((3 * batch[event] + side) * len(batch) + event)
     sizes = _sizes(batch[event], side)
     worker, event, side = worker[order], event[order], side[order]
     made = Plan(worker, elapsed[keep][order], events.time[event], side, sizes)
@@ -61,7 +61,7 @@ class _Visits:
         pairs = np.flatnonzero(events.peer >= 0)
         worker = np.concatenate([events.worker, events.peer[pairs]])
         event = np.concatenate([np.arange(count), pairs])
-        order = np.lexsort((event, worker))
+        order = np.argsort(worker * count + event)  # keys differ: faster than sorting twice
         self.worker, self.event = worker[order], event[order]
         place = np.empty(len(order), dtype=np.int64)
         place[order] = np.arange(len(order))

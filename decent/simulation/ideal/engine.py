@@ -1,14 +1,15 @@
 """The ideal engine: exchanges take no time, and events that touch different workers run as one.
 
-The state of all workers is one tensor [n, S, d], kept in the system's relative basis, in which a
-gradient moves slot 0 alone: w_s = slot_s − (k_s/k_0)·slot_0. A batch gathers the rows of its
-workers, lets them drift to their events' times, applies gradients to some and exchanges to others,
-and puts the rows back. What it does to a worker is what `System` says, to rounding.
+The state of all workers is one tensor [n, S, d], in the coordinates that `flow` chooses. A batch
+gathers the rows of its workers, lets them drift to their events' times, applies gradients to some
+and exchanges to others, and puts the rows back. What it does to a worker is what `System` says, to
+rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -21,16 +22,16 @@ from decent.learning.local import SGD, LocalOptimizer
 from decent.learning.objective import Objective
 from decent.simulation.ideal.batches import Plan, plan, split
 from decent.simulation.ideal.events import Events, Floats, Source
-from decent.simulation.ideal.flow import Flow
+from decent.simulation.ideal.flow import drift
+from decent.simulation.ideal.jumps import Jumps
 
 ROWS = 8192
 """Visits whose drifts are worked out together."""
 WINDOW = (1 << 16, 1 << 20)
 """Visits planned at once, at least and at most; between them, 16 for each worker. Long vectors,
-where planning is nothing beside the work, get 4 for each: progress is seen between windows."""
-LONG = 1000
-NARROW = 32
-"""Vectors up to this length drift by one product of small matrices, longer ones slot by slot."""
+where planning is nothing beside the work, get 4 for each: progress is seen between windows. Short
+ones are kept in the flow's own modes."""
+LONG, SHORT = 1000, 64
 TILE_BYTES = 24 << 20
 """Working set of a batch on a CPU: rows beyond it are worked on in turn, while in cache."""
 
@@ -67,23 +68,14 @@ class Engine:
         self.time, self.last = 0.0, np.zeros(workers)
         self.tally = np.zeros((3, workers), dtype=np.int64)  # steps; exchanges started, answered
         self.losses = torch.full((workers,), torch.nan, device=self.device)
-        relative = system.relative
-        self._flow = Flow(relative)
-        residual, self._message = (
-            torch.tensor(each, dtype=state.dtype, device=self.device)
-            for each in (relative.residual, relative.message)
-        )
-        self._residual = residual if residual.any() else None
-        self._plain = np.array_equal(relative.message, np.eye(slots)[0])  # slot 0 as it is
-        self._pattern = _pattern(relative.flow)
-        self._mix = [(s, float(b)) for s, b in enumerate(relative.mix) if b]
+        self._drift = drift(system, short=size <= SHORT)
         self._patient = size >= LONG if patient is None else patient
         row_bytes = slots * size * state.element_size()
         self._tile = max(1, TILE_BYTES // row_bytes) if self.device.type == "cpu" else 1 << 40
         self.left = Events.none()  # planned, but better done with what follows
         self._witness: list[Tensor] = []
-        self.rows = state.transpose(0, 1).to(self.device).contiguous()
-        self._rebase(system.basis)
+        self.rows = _transformed(state.transpose(0, 1).to(self.device), self._drift.basis)
+        self._jumps = Jumps(system, self._drift.basis, self.rows)
 
     @property
     def workers(self) -> int:
@@ -130,12 +122,9 @@ class Engine:
         """[S, n, d]: all slots as the papers have them, drifted to a common `time`, or to one for
         each worker; by default each worker as of its last event."""
         rows = self.rows.clone()
-        if time is not None and not self._flow.still:
-            rows = self._drifted(rows, self._tensor(self._flow(self._since(time))))
-        inverse = np.linalg.inv(self.system.basis)
-        for s in range(1, rows.shape[1]):
-            rows[:, s] += float(inverse[s, 0]) * rows[:, 0]
-        return rows.transpose(0, 1)
+        if time is not None and not self._drift.still:
+            rows = self._drift.apply(rows, self._coefficients(self._since(time)))
+        return _transformed(rows, np.linalg.inv(self._drift.basis)).transpose(0, 1)
 
     def _since(self, time: float | Floats) -> Floats:
         """How long before `time` each worker had its last event."""
@@ -144,28 +133,24 @@ class Engine:
 
     def points(self, time: float | None = None) -> Tensor:
         """[n, d]: the parameters of all workers, drifted to a common `time` (none: now)."""
-        if self._flow.still:
-            return self.rows[:, 0]
-        elapsed = self._since(self.time if time is None else time)
-        shares = self._tensor(self._flow(elapsed)[:, 0])
-        points = torch.zeros_like(self.rows[:, 0])
-        for s in range(self.rows.shape[1]):
-            if bool(shares[:, s].any()):
-                points.addcmul_(self.rows[:, s], shares[:, s, None])
+        parameters = np.linalg.inv(self._drift.basis)[:1]
+        rows, elapsed = self.rows, self._since(self.time if time is None else time)
+        if self._drift.still:
+            return _transformed(rows, parameters)[:, 0]
+        points = torch.empty_like(rows[:, 0])
+        for part in torch.split(torch.arange(len(rows)), self._tile):
+            moves = self._coefficients(elapsed[part.numpy()])
+            moved = self._drift.apply(rows[part], moves)
+            points[part] = _transformed(moved, parameters)[:, 0]
         return points
 
-    def _rebase(self, basis: NDArray[np.float64]) -> None:
-        for s in range(1, self.rows.shape[1]):
-            if basis[s, 0]:
-                self.rows[:, s] += float(basis[s, 0]) * self.rows[:, 0]
-
-    def _tensor(self, values: NDArray[np.float64]) -> Tensor:
-        return torch.from_numpy(values).to(self.device, self.rows.dtype)
+    def _coefficients(self, elapsed: Floats) -> list[Tensor]:
+        return [each.to(self.device, self.rows.dtype) for each in self._drift.coefficients(elapsed)]
 
     def _carry_out(self, made: Plan) -> None:
         for span, sizes in split(made, ROWS):
-            drifts = None if self._flow.still else self._tensor(self._flow(made.elapsed[span]))
-            self._run_group(made.worker[span], made.side[span] == 0, drifts, sizes)
+            moves = [] if self._drift.still else self._coefficients(made.elapsed[span])
+            self._run_group(made.worker[span], made.side[span] == 0, moves, sizes)
         self._check(made)
         self._count(made)
 
@@ -173,7 +158,7 @@ class Engine:
         self,
         worker: NDArray[np.int64],
         gradient: NDArray[np.bool_],
-        drifts: Tensor | None,
+        moves: Sequence[Tensor],
         sizes: list[tuple[int, int]],
     ) -> None:
         """Consecutive batches; what can be looked up for all of them is, in one go."""
@@ -183,68 +168,54 @@ class Engine:
         if gradient.any():
             steps = torch.from_numpy(worker[gradient] % self.objective.n).to(self.device)
             parts = torch.split(self.objective.draw(steps), [g for g, _ in sizes])
-        moves = [None] * len(sizes) if drifts is None else torch.split(drifts, rows)
-        for size, batch, move, part in zip(
-            sizes, torch.split(workers, rows), moves, parts, strict=True
-        ):
+        split_moves = [torch.split(coefficients, rows) for coefficients in moves]
+        drifts = zip(*split_moves, strict=True) if moves else repeat(())
+        batches = zip(sizes, torch.split(workers, rows), drifts, parts, strict=False)
+        for size, batch, move, part in batches:
             if sum(size) <= self._tile:
                 self._batch(batch, move, part, *size)
             else:
                 self._in_tiles(batch, move, part, *size)
 
     def _in_tiles(
-        self, workers: Tensor, drifts: Tensor | None, drawn: Tensor, g: int, e: int
+        self, workers: Tensor, drifts: Sequence[Tensor], drawn: Tensor, g: int, e: int
     ) -> None:
         """A batch's events commute, so they may as well run a cacheful at a time."""
         places = torch.arange(len(workers), device=self.device)
         for tile in torch.split(places[:g], self._tile):
-            self._batch(
-                workers[tile], None if drifts is None else drifts[tile], drawn[tile], len(tile), 0
-            )
+            moves = [each[tile] for each in drifts]
+            self._batch(workers[tile], moves, drawn[tile], len(tile), 0)
         for tile in torch.split(places[:e], self._tile):
             both = torch.cat([g + tile, g + e + tile])
-            moves = None if drifts is None else drifts[both]
+            moves = [each[both] for each in drifts]
             self._batch(workers[both], moves, drawn, 0, len(tile))
 
-    def _batch(self, workers: Tensor, drifts: Tensor | None, drawn: Tensor, g: int, e: int) -> None:
+    def _batch(
+        self, workers: Tensor, drifts: Sequence[Tensor], drawn: Tensor, g: int, e: int
+    ) -> None:
         """g gradients, then e exchanges: first ends, second ends."""
         rows = self.rows.index_select(0, workers)
-        if drifts is not None:
-            rows = self._drifted(rows, drifts)
+        if drifts:
+            rows = self._drift.apply(rows, drifts)
         if g:
             self._step(rows[:g], workers[:g], drawn)
         if e:
-            self._exchange(rows[g:].view(2, e, *rows.shape[1:]))
+            self._jumps.exchange(rows[g:].view(2, e, *rows.shape[1:]))
         self.rows.index_copy_(0, workers, rows)
 
-    def _drifted(self, rows: Tensor, drifts: Tensor) -> Tensor:
-        """`drifts` [k, S, S] applied to `rows` [k, S, d]."""
-        if rows.shape[2] <= NARROW:
-            return torch.bmm(drifts, rows)
-        moved = torch.empty_like(rows)
-        for s, sources in enumerate(self._pattern):
-            torch.mul(rows[:, s], drifts[:, s, s, None], out=moved[:, s])
-            for t in sources:
-                moved[:, s].addcmul_(rows[:, t], drifts[:, s, t, None])
-        return moved
-
     def _step(self, rows: Tensor, workers: Tensor, drawn: Tensor) -> None:
-        points = rows[:, 0]
+        jumps, points = self._jumps, self._jumps.probe(rows)
         local = workers if self.objective.n == self.workers else workers % self.objective.n
         gradients, losses = self.objective.gradients(points, local, drawn)
         if losses is not None:
             self.losses.index_copy_(0, workers, losses.to(self.losses.dtype))
         self._witness.append(gradients.sum(-1) if losses is None else losses)
-        if self._residual is not None:
-            gradients += torch.matmul(self._residual, rows)
-        self.optimizer.step(points, gradients, workers)
-
-    def _exchange(self, ends: Tensor) -> None:
-        """`ends` [2, e, S, d]: each end gets b·(the other's message − its own)."""
-        messages = ends[:, :, 0] if self._plain else torch.matmul(self._message, ends)
-        changes = messages.flip(0) - messages
-        for slot, share in self._mix:
-            ends[:, :, slot].add_(changes, alpha=share)
+        if jumps.residual is not None:
+            gradients += jumps.residual(rows)
+        if jumps.plain:
+            self.optimizer.step(points, gradients, workers)
+        else:
+            jumps.displace(rows, self.optimizer.displacement(gradients, workers, points))
 
     def _count(self, made: Plan) -> None:
         each = [np.bincount(made.worker[made.side == s], minlength=self.workers) for s in range(3)]
@@ -270,9 +241,13 @@ class Engine:
         )
 
 
-def _pattern(flow: NDArray[np.float64]) -> list[list[int]]:
-    """For each slot, the other slots that ever drift into it."""
-    reach = np.eye(len(flow), dtype=bool) | (flow != 0)
-    for _ in flow:
-        reach = reach @ reach
-    return [[t for t in range(len(flow)) if reach[s, t] and t != s] for s in range(len(flow))]
+def _transformed(rows: Tensor, matrix: NDArray[np.floating]) -> Tensor:
+    """`matrix` [T, S] applied to the slots of `rows` [n, S, d]: [n, T, d]."""
+    if np.array_equal(matrix, np.eye(rows.shape[1])):
+        return rows.contiguous()
+    found = rows.new_zeros(len(rows), len(matrix), rows.shape[2])
+    for t, weights in enumerate(matrix.tolist()):
+        for s, weight in enumerate(weights):
+            if weight:
+                found[:, t].add_(rows[:, s], alpha=weight)
+    return found

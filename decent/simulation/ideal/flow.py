@@ -1,18 +1,25 @@
-"""Drift in closed form, for many elapsed times at once: expm(A·Δt) [k, S, S].
+"""Drift in closed form, for many workers and elapsed times at once.
 
-With A = V diag(λ) V⁻¹, expm(A·Δt) = Σ_s e^(λ_s Δt)·v_s w_sᵀ: a constant matrix times e^(aΔt) for
-each real λ = a, or two, times e^(aΔt)·cos(bΔt) and e^(aΔt)·sin(bΔt), for each pair a ± ib. For k
-times that is one product of [k, S] and [S, S²]. Where A has no eigenvectors to speak of, its
-exponential is taken for each.
+With A = V·D·V⁻¹ in real terms, D has a real eigenvalue a in a place of its own, or a block
+[[a, b], [−b, a]] for a pair a ± ib, and expm(A·Δt) = V·expm(D·Δt)·V⁻¹ with e^(aΔt), cos(bΔt) and
+sin(bΔt). The engine keeps its state in coordinates T @ state, and there are two kinds:
+
+    Modes      T = V⁻¹: drift is a product and a rotation, value by value; jumps touch all slots
+    Relative   T = System.basis: a gradient touches slot 0 alone, drift is a matrix [k, S, S]
+
+Modes are for short vectors, where matrices would be most of the work. Where A has no eigenvectors
+to speak of, the exponential of each A·Δt is taken, in relative coordinates.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from decent.dynamics import System
 
@@ -20,56 +27,131 @@ Floats = NDArray[np.float64]
 ACCURACY = 1e-11
 
 
-class Flow:
-    """expm(A·Δt) of a system, in whatever coordinates it is given."""
+class Spectrum:
+    """V [S, S], its inverse, and each place's a [S] and b [S] (of a pair: b, then −b)."""
 
-    def __init__(self, system: System) -> None:
-        self.size = len(system.slots)
-        self.flow = system.flow
-        self.still = not system.flow.any()
-        self._terms(*np.linalg.eig(system.flow))
-        self._closed = self._accurate(system)
-
-    def __call__(self, elapsed: Floats) -> Floats:
-        """[k, S, S] for `elapsed` [k] ≥ 0."""
-        if not self._closed:
-            times = torch.from_numpy(elapsed)[:, None, None]
-            return np.asarray(torch.linalg.matrix_exp(torch.tensor(self.flow) * times))
-        waves = np.empty((len(self._parts), len(elapsed)))
-        for wave, (decay, turn, phase) in zip(waves, self._waves, strict=True):
-            np.exp(decay * elapsed, out=wave)
-            if turn:
-                wave *= np.cos(turn * elapsed - phase)
-        found: Floats = (waves.T @ self._parts).reshape(len(elapsed), self.size, self.size)
-        return found
-
-    def _terms(self, values: NDArray[Any], vectors: NDArray[Any]) -> None:
-        """`_waves`, (a, b, phase) of e^(aΔt)·cos(bΔt − phase), and each one's matrix."""
-        waves, parts = [], []
+    def __init__(self, flow: Floats) -> None:
+        values, vectors = np.linalg.eig(flow)
+        columns, decay, turn, partner = list[Floats](), list[float](), list[float](), list[int]()
+        for value, vector in zip(values, vectors.T, strict=True):
+            place = len(columns)
+            if value.imag > 0:
+                columns += [vector.real, vector.imag]
+                decay += [value.real] * 2
+                turn += [value.imag, -value.imag]
+                partner += [place + 1, place]
+            elif value.imag == 0:
+                columns.append(vector.real)
+                decay.append(value.real)
+                turn.append(0.0)
+                partner.append(place)
+        self.vectors = np.array(columns).T
+        self.decay, self.turn, self.partner = np.array(decay), np.array(turn), np.array(partner)
         with np.errstate(all="ignore"):
             try:
-                inverse = np.linalg.inv(vectors)
+                self.inverse = np.linalg.inv(self.vectors)
             except np.linalg.LinAlgError:
-                inverse = np.full_like(vectors, np.nan)
-            for s, value in enumerate(values.tolist()):
-                part = np.outer(vectors[:, s], inverse[s]).ravel()
-                real, turn = complex(value).real, complex(value).imag
-                if turn >= 0:  # of a conjugate pair, one stands for both
-                    waves.append((real, turn, 0.0))
-                    parts.append(part.real * (1 + (turn > 0)))
-                if turn > 0:
-                    waves.append((real, turn, np.pi / 2))
-                    parts.append(-2 * part.imag)
-        self._waves, self._parts = waves, np.array(parts)
+                self.inverse = np.full_like(self.vectors, np.nan)
 
-    def _accurate(self, system: System) -> bool:
-        """Whether the closed form agrees with the exponential, to rounding, over the time scales
-        that the flow has."""
-        self._closed = True
+    def waves(self, elapsed: Floats) -> tuple[Tensor, Tensor | None]:
+        """What each place keeps of itself, and gets of its partner: [k, S] both."""
+        times = torch.from_numpy(elapsed)[:, None]  # torch's are the faster functions
+        own = torch.exp(times * torch.from_numpy(self.decay))
+        turning = np.flatnonzero(self.turn)
+        if not len(turning):
+            return own, None
+        angle, fade = times * torch.from_numpy(self.turn[turning]), own[:, turning]
+        other = torch.zeros_like(own)
+        other[:, turning] = fade * torch.sin(angle)
+        own[:, turning] = fade * torch.cos(angle)
+        return own, other
+
+    def matrices(self, elapsed: Floats) -> Tensor:
+        """expm(A·Δt) [k, S, S]."""
+        own, other = self.waves(elapsed)
+        size = len(self.decay)
+        kept = np.einsum("is,sj->sij", self.vectors, self.inverse).reshape(size, -1)
+        found = own @ torch.from_numpy(kept)
+        if other is not None:
+            swapped = np.einsum("is,sj->sij", self.vectors, self.inverse[self.partner])
+            found += other @ torch.from_numpy(swapped.reshape(size, -1))
+        return found.reshape(-1, size, size)
+
+    def accurate(self, system: System) -> bool:
+        """Whether this agrees with the exponential over the time scales that the flow has."""
         scale = 1 / max(np.abs(system.flow).max(), 1e-300)
         for time in scale * np.array([0.0, 1e-3, 1.0, 30.0]):
             exact = system.propagator(float(time))
-            error = np.abs(self(np.array([time]))[0] - exact).max()
+            error = np.abs(self.matrices(np.array([time]))[0].numpy() - exact).max()
             if not error <= ACCURACY * max(1.0, np.abs(exact).max()):
                 return False
         return True
+
+
+class Drift(ABC):
+    """Coordinates T [S, S], and what drift is in them."""
+
+    basis: NDArray[np.floating]
+    still: bool
+
+    @abstractmethod
+    def coefficients(self, elapsed: Floats) -> list[Tensor]:
+        """What `apply` takes, with a row for each of `elapsed` [k] ≥ 0."""
+
+    @abstractmethod
+    def apply(self, rows: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
+        """`rows` [k, S, d], each drifted by its own time; may be the same tensor."""
+
+
+class Modes(Drift):
+    """In the flow's own coordinates."""
+
+    def __init__(self, spectrum: Spectrum) -> None:
+        self.basis, self.still, self._spectrum = spectrum.inverse, False, spectrum
+        self._partner = torch.from_numpy(spectrum.partner)
+
+    def coefficients(self, elapsed: Floats) -> list[Tensor]:
+        return [each[:, :, None] for each in self._spectrum.waves(elapsed) if each is not None]
+
+    def apply(self, rows: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
+        if len(coefficients) == 1:
+            return rows.mul_(coefficients[0])
+        partners = rows.index_select(1, self._partner.to(rows.device))
+        return rows.mul_(coefficients[0]).addcmul_(partners, coefficients[1])
+
+
+class Relative(Drift):
+    """In the coordinates of `System.basis`."""
+
+    def __init__(self, system: System, spectrum: Spectrum | None) -> None:
+        self.basis, self._spectrum = system.basis, spectrum
+        self._flow = system.flow
+        self._inverse = np.linalg.inv(self.basis)
+        flow = system.relative.flow
+        self.still = not flow.any()
+        reach = np.linalg.matrix_power(np.eye(len(flow)) + (flow != 0), len(flow)) > 0
+        self._sources = [[t for t in np.flatnonzero(row) if t != s] for s, row in enumerate(reach)]
+
+    def coefficients(self, elapsed: Floats) -> list[Tensor]:
+        if self._spectrum is not None:
+            plain = self._spectrum.matrices(elapsed)
+        else:
+            times = torch.from_numpy(elapsed)[:, None, None]
+            plain = torch.linalg.matrix_exp(torch.tensor(self._flow) * times)
+        return [torch.tensor(self.basis) @ plain @ torch.tensor(self._inverse)]
+
+    def apply(self, rows: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
+        matrices, moved = coefficients[0], torch.empty_like(rows)
+        for s, sources in enumerate(self._sources):
+            torch.mul(rows[:, s], matrices[:, s, s, None], out=moved[:, s])
+            for t in sources:
+                moved[:, s].addcmul_(rows[:, t], matrices[:, s, t, None])
+        return moved
+
+
+def drift(system: System, short: bool) -> Drift:
+    """The coordinates that suit the system and the length of its vectors."""
+    spectrum = Spectrum(system.flow) if system.flow.any() else None
+    if spectrum is not None and not spectrum.accurate(system):
+        spectrum = None
+    return Modes(spectrum) if short and spectrum is not None else Relative(system, spectrum)

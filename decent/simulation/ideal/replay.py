@@ -62,7 +62,7 @@ def _error(engine: Engine, time: float, optimum: NDArray[np.float64]) -> float:
     """Mean over the workers of ‖x_i − x*‖² once the events up to and at `time` are done."""
     if time > 0:
         engine.run(float(np.nextafter(time, np.inf)))
-    points = engine.rows[:, 0]  # as of each worker's last event
+    points = engine.state()[0]  # as of each worker's last event
     return float((points - torch.from_numpy(optimum)).square().sum(1).mean())
 
 

@@ -13,10 +13,10 @@ from x_f = x = x⁰ and zeros, with
     τ₂ = √(μ/L),  1/τ₁ = 1/τ₂ + ½,  σ₂ = τ₂/(16χ),  1/σ₁ = 1/σ₂ + ½,  ζ = ½,  ν = α = μ/2
     η = 1/(L τ₂),  β = 1/(2L),  δ = 1/(17L),  θ = ν/(4σ₂),  γ = ν/(14 σ₂ χ²)
 
-χ = λ_max/λ₂ for W = Laplacian/λ_max. With `multi_consensus` W becomes 1 − (1 − W)^T, T = ⌈χ ln 2⌉
-exchanges over every edge one after the other, and χ becomes 2 at most. ‖x − x*‖² falls as
+χ = λ_max/λ₂, with W = Laplacian/λ_max. With `multi_consensus` W becomes 1 − (1 − W)^T, T = ⌈χ ln 2⌉
+exchanges over every edge one after the other, and χ becomes 2 at most. ‖x − x*‖² falls at least as
 (1 − √(μ/L)/(32χ))^k. Source: Kovalev et al., "Lower Bounds and Optimal Algorithms for Smooth and
-Strongly Convex Decentralized Optimization Over Time-Varying Networks" (NeurIPS 2021), Algorithm 2.
+Strongly Convex Decentralized Optimization Over Time-Varying Networks" (NeurIPS 2021).
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from torch import Tensor
 from decent.simulation.rounds.edges import Edges, Floats, Ints, layers
 from decent.simulation.rounds.method import Round
 from decent.simulation.rounds.problem import DualGradients, Problem
+from decent.topology import Topology
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,13 @@ class Continuized:
     name: ClassVar[str] = "continuized"
 
     def rounds(self, problem: Problem) -> Iterator[Round]:
-        state = _State(problem, problem.constants(self.name), problem.dual_gradients(self.name))
-        edges = Edges(problem.topology, self.seed)
-        state.tune(edges.topology.chi_1, edges.topology.chi_2)
+        (mu, L), dual = problem.constants(self.name), problem.dual_gradients(self.name)
         yield Round(problem.start, 0, 0)
         if problem.n == 1:  # nobody to meet: the first dual gradient is the answer
-            yield from (Round(state.points(), k, 0) for k in count(1))
+            alone = dual(torch.zeros_like(problem.start), problem.workers)
+            yield from (Round(alone, k, 0) for k in count(1))
+        edges = Edges(problem.topology, self.seed)
+        state = _State(problem, edges.topology, mu, L, dual)
         for k in count(1):
             state.advance(edges.draw(problem.n), edges.gaps(problem.n))
             yield Round(state.points(), 2 * k, k * problem.n)
@@ -59,17 +61,14 @@ class _State:
     """y and z [n, d], each worker's as of its own `clock`: drift waits until a worker is met."""
 
     def __init__(
-        self, problem: Problem, constants: tuple[float, float], dual: DualGradients
+        self, problem: Problem, topology: Topology, mu: float, L: float, dual: DualGradients
     ) -> None:
-        self.mu, self.L = constants
+        chi_1, chi_2 = topology.chi_1, topology.chi_2
+        self.eta = 0.5 * math.sqrt(mu / (L * chi_1 * chi_2))
+        self.near, self.far = mu / 2, 0.5 * math.sqrt(mu * L * chi_1 / chi_2)  # γ, γ̃
         self.dual, self.workers = dual, problem.workers
         self.y, self.z = torch.zeros_like(problem.start), torch.zeros_like(problem.start)
         self.clock, self.now = np.zeros(problem.n), 0.0
-
-    def tune(self, chi_1: float, chi_2: float) -> None:
-        if chi_1 > 0:
-            self.eta = 0.5 * math.sqrt(self.mu / (self.L * chi_1 * chi_2))
-            self.leap = 0.5 * math.sqrt(self.mu * self.L * chi_1 / chi_2)
 
     def advance(self, pairs: Ints, gaps: Floats) -> None:
         """The events at `pairs` [m, 2], `gaps` [m] apart, and drift up to the last."""
@@ -96,5 +95,5 @@ class _State:
     def _meet(self, rows: Tensor) -> None:
         first, second = self.dual(self.y[rows], rows).chunk(2)
         apart = torch.cat([first - second, second - first])
-        self.y[rows] -= self.mu / 2 * apart
-        self.z[rows] -= self.leap * apart
+        self.y[rows] -= self.near * apart
+        self.z[rows] -= self.far * apart

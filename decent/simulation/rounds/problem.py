@@ -78,7 +78,7 @@ class Problem:
 
     def mix(self, k: int, points: Tensor) -> Tensor:
         """W X of round k, [n, d]."""
-        return torch.as_tensor(self.mixing.weights(k)).to(points) @ points
+        return points.new_tensor(self.mixing.weights(k)) @ points
 
     def local(self, part: float = 1.0) -> LocalOptimizer:
         """A new optimizer for local steps: the problem's own, or descent with step `part`/L."""
@@ -117,7 +117,7 @@ class Problem:
         eigengap γ = λ₂/λ_max. A worker alone has 0 and γ = 1."""
         laplacian = self.topology.with_rates([1.0] * len(self.topology.edges)).laplacian()
         if self.n == 1:
-            return torch.zeros(1, 1).to(self.start), 1.0
+            return self.start.new_zeros(1, 1), 1.0
         values = np.linalg.eigvalsh(laplacian)
-        matrix = torch.as_tensor(laplacian / values[-1]).to(self.start)
-        return matrix, min(1.0, float(values[1] / values[-1]))
+        gap = min(1.0, float(values[1] / values[-1]))
+        return self.start.new_tensor(laplacian / values[-1]), gap
