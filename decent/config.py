@@ -52,6 +52,8 @@ class TopologyTable(Strict, frozen=True):
 
     name: str = "ring"
     file: str | None = None
+    rounds: Literal["static", "random_matching", "one_peer_exponential"] = "static"
+    """with a `method`: who mixes with whom in each round"""
     rate: float | Literal["own"] = 0.04
     """models each worker sends per local step, on average; "own" keeps the file's rates"""
     seed: int = 0

@@ -1,8 +1,10 @@
-"""`decent bench gossip`: what gossip costs training on this machine."""
+"""`decent bench`: what gossip costs training on this machine, and how fast simulations are."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import click
 
@@ -39,3 +41,33 @@ def gossip(
     for name, value in figures.items():
         shown = f"{value:.3f}" if isinstance(value, float) else str(value)
         click.echo(f"{name.replace('_', ' '):<22}{shown:>14}")
+
+
+@bench.command(short_help="The ideal simulation against the plain way of doing the same.")
+@click.option("--rounds", default=5, show_default=True, help="Measurements of each, in turn.")
+@click.option("--workers", default=1024, show_default=True, help="Workers that train on digits.")
+@click.option("--most", default=4096, show_default=True, help="Workers that growth goes up to.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def simulate(rounds: int, workers: int, most: int, as_json: bool) -> None:
+    """DADAO against one event at a time, a thousand models against plain training, how time grows
+    from 64 workers to 4,096, and 10,000 workers' memory."""
+    from decent.bench import bench_simulate
+
+    figures = bench_simulate(rounds, workers, most, lambda part: click.echo(part, err=True))
+    if as_json:
+        click.echo(json.dumps(figures, indent=2))
+        return
+    for name, value in _flat(figures):
+        click.echo(f"{name:<58}{value:>14.4g}")
+
+
+def _flat(figures: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, float]]:
+    """Every figure, under its dotted name."""
+    for name, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{path}{name}.")
+        elif isinstance(value, list):
+            for each in value:
+                yield from _flat(each, f"{path}{name}.{each['workers']}.")
+        else:
+            yield f"{path}{name}".replace("_", " "), value

@@ -26,6 +26,7 @@ class Objective(ABC):
     dtype: torch.dtype
     device: torch.device = torch.device("cpu")
     without_gradients: bool = False  # consensus only: nobody ever steps
+    tile: int | None = None  # gradients that are best taken together on a CPU, if it matters
 
     def draw(self, workers: Tensor) -> Tensor:
         """What the next gradients of `workers` [k] (a worker may stand there several times, in

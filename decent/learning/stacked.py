@@ -2,13 +2,15 @@
 
 The parameters of k workers are views of rows [k, d]; buffers (norm statistics) are kept for each
 worker. Batches are the very ones that each worker's `Trainer` draws. Data sets of tensors that
-workers have in common are held once. Where vmap cannot follow a model or its loss, the workers are
-taken one after the other, and `one_by_one` is true.
+workers have in common are held once. The loss has to be a function of the model and the batch
+alone. Where vmap cannot follow it, the workers are taken one after the other, and `one_by_one` is
+true.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -17,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_map
 from torch.utils.data import TensorDataset, default_collate
 
@@ -32,6 +35,8 @@ from decent.schedule.streams import stream
 Tensors = dict[str, Tensor]
 Gradients = tuple[Tensors, tuple[Tensor, Tensors]]  # and losses, buffers
 PREFIX = "model."
+TILE_BYTES = 5 << 19  # parameters of the workers taken together, which stay in cache
+OFTEN, TRACES = 32, 64
 RECALIBRATION = 32  # batches of each worker
 
 
@@ -61,6 +66,9 @@ class Stacked(Objective):
         gradient = grad(self._one, has_aux=True)
         self._alone, self._together = gradient, vmap(gradient, randomness="different")
         self.one_by_one = self._proven = False
+        self._seen: Counter[int] = Counter()
+        self._traced: dict[int, Callable[..., Any]] = {}
+        self.tile = max(16, TILE_BYTES // (self.size * self.dtype.itemsize))
 
     def draw(self, workers: Tensor) -> Tensor:
         """[k, batch]: rows of the joined data."""
@@ -133,7 +141,7 @@ class Stacked(Objective):
     def _evaluate(self, parameters: Tensors, buffers: Tensors, batch: list[Tensor]) -> Gradients:
         if not self.one_by_one:
             try:
-                found: Gradients = self._together(parameters, buffers, batch)
+                found: Gradients = self._at_once(len(batch[0]))(parameters, buffers, batch)
                 self._proven = True
                 return found
             except (RuntimeError, NotImplementedError):
@@ -147,6 +155,22 @@ class Stacked(Objective):
         ]
         stacked: Gradients = tree_map(lambda *rows: torch.stack(rows), *each)
         return stacked
+
+    def _at_once(self, count: int) -> Callable[..., Any]:
+        """The gradients of `count` workers. Where that number comes often, the tensor operations
+        are traced once and replayed, which saves what vmap costs at every call."""
+        self._seen[count] += 1
+        if self._seen[count] < OFTEN or len(self._traced) == TRACES:
+            return self._traced.get(count, self._together)
+
+        def trace(*inputs: Any) -> Any:
+            try:
+                self._traced[count] = make_fx(lambda *each: self._together(*each))(*inputs)
+            except (RuntimeError, NotImplementedError):
+                self._traced[count] = self._together
+            return self._traced[count](*inputs)
+
+        return self._traced.get(count, trace)
 
     def _one(
         self, parameters: Tensors, buffers: Tensors, batch: list[Tensor]

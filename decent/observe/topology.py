@@ -88,21 +88,18 @@ def _figures(topology: Topology) -> dict[str, float]:
 def _by_rate(topology: Topology) -> Table:
     """Rates to three digits, the highest first, and which edges have them."""
     groups: dict[str, list[str]] = {}
-    for (i, j), rate in sorted(zip(topology.edges, topology.rates, strict=True), key=_falling):
-        groups.setdefault(f"{rate:.3g}", []).append(f"{topology.name(i)}–{topology.name(j)}")
+    for (i, j), each in zip(topology.edges, topology.rates, strict=True):
+        groups.setdefault(f"{each:.3g}", []).append(f"{topology.name(i)}–{topology.name(j)}")
     table = Table(box=None, pad_edge=False, header_style="dim")
     table.add_column("rate", justify="right", no_wrap=True)
     table.add_column("edges")
-    for shown, alike in list(groups.items())[:MOST_RATES]:
+    for rate in sorted(groups, key=float, reverse=True)[:MOST_RATES]:
+        alike = groups[rate]
         more = f" and {len(alike) - 6} more" if len(alike) > 6 else ""
-        table.add_row(shown, ", ".join(alike[:6]) + more)
+        table.add_row(rate, ", ".join(alike[:6]) + more)
     if len(groups) > MOST_RATES:
         table.add_row("…", f"{len(groups) - MOST_RATES} lower rates", style="dim")
     return table
-
-
-def _falling(entry: tuple[Edge, float]) -> tuple[float, Edge]:
-    return -entry[1], entry[0]
 
 
 def comparison_as_dict(optimum: Optimum) -> Mapping[str, Any]:

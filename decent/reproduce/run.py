@@ -6,6 +6,7 @@ what was there. The page of an experiment changes with a full run into its own f
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,7 +61,7 @@ def reproduce(
     folder = experiment.results if own else out or _elsewhere(experiment, fast)
     started_s = time.monotonic()
     with _one_thread():
-        figures: Figures = measure(settings, progress)
+        figures = _plain(measure(settings, progress))
     wall_s = time.monotonic() - started_s
     drawn = _drawn(plot, figures)
     _write(folder, figures, drawn, _about(experiment, fast, settings, wall_s))
@@ -80,6 +81,12 @@ def _about(experiment: Experiment, fast: bool, settings: Settings, wall_s: float
         "experiment": experiment.name, "decent": __version__, "fast": fast,
         "settings": settings, "wall_s": round(wall_s, 1),
     }  # fmt: skip
+
+
+def _plain(figures: Figures) -> Figures:
+    """As JSON gives them back, so that what is judged and shown is what is kept."""
+    found: Figures = json.loads(json.dumps(figures, default=lambda number: number.item()))
+    return found
 
 
 def _drawn(plot: Callable[[Figures, Path], None], figures: Figures) -> dict[str, bytes]:

@@ -32,6 +32,7 @@ from decent.simulation.cluster import Cluster
 from decent.simulation.ideal import run as ideal
 from decent.simulation.network import Network
 from decent.simulation.paces import paces
+from decent.simulation.rounds import run as rounds
 from decent.topology import Link, Topology
 from decent.worker import Limits, StepClock, Worker
 
@@ -172,6 +173,8 @@ def simulate(
 
     Raises RuntimeFault where every worker has failed.
     """
+    if config.method is not None:
+        return rounds.simulate(config, out, on_status)
     if config.simulation.fidelity == "ideal":
         return ideal.simulate(config, out, on_status=on_status, **options)
     config = settle(config, config.make_topology().n)

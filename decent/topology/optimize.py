@@ -43,7 +43,11 @@ Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 
 LARGEST_WORKERS, LARGEST_EDGES = 64, 512
-TOLERANCE = 1e-6
+TOLERANCE = 1e-7
+NOTHING = 1e-5
+"""A gain that is not worth unequal rates."""
+HARDLY = 1e-4
+"""A share of the highest rate that is not worth an edge."""
 ROUNDS = 8
 """In so many steps of the search all edges that can be spared are dropped."""
 HOPELESS = 1.25
@@ -98,7 +102,7 @@ def optimize(
     for found in _solutions(uniform, budget, prune):
         live = sum(rate > 0 for rate in found.rates)
         progress(f"{live} edges: {exchanges_needed(found):.5g} exchanges per unit of time needed")
-        if _cost(found) < _cost(best) * (1 - 10 * TOLERANCE):
+        if _cost(found) < _cost(best) * (1 - NOTHING):
             best = found
         if _cost(found) > _cost(best) * HOPELESS:
             break
@@ -193,7 +197,7 @@ def _without_smallest(n: int, pairs: Pairs, rates: Vector, count: int) -> NDArra
     that holds the graph together; none at all if none can go."""
     kept, gone = rates > 0, 0
     for k in np.argsort(rates, kind="stable")[np.count_nonzero(~kept) :]:
-        if gone >= count and rates[k] > 100 * TOLERANCE * rates.max():
+        if gone >= count and rates[k] > HARDLY * rates.max():
             break
         kept[k] = False
         kept[k] = not connected(n, pairs[kept])
@@ -252,7 +256,7 @@ def _cvxpy() -> Any:
         raise MissingExtra(
             "cvxpy and clarabel are not installed",
             "both, to optimise rates",
-            "pip install 'decent[rates]'",
+            "install them: pip install 'decent[rates]'",
         ) from None
     return cvxpy
 

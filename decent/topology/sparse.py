@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from decent.topology.edges import Edge, as_pairs
+from decent.topology.edges import Edge, as_pairs, connected
 
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
@@ -52,20 +52,26 @@ def laplacian(n: int, edges: tuple[Edge, ...], rates: tuple[float, ...]) -> Any:
 def spectral_gap(n: int, edges: tuple[Edge, ...], rates: tuple[float, ...]) -> float:
     """λ₂(Λ) per unit of time of a connected graph of rates > 0, three workers or more; 0 where it
     is disconnected to rounding."""
+    if not _holds(n, edges, rates):
+        return 0.0
     matrix = laplacian(n, edges, rates)
     band = _band(matrix)
-    if band is not None:
-        return band[0]
-    gap = 1.0 / _largest(_pseudoinverse(matrix), n)
-    rounding = n * np.finfo(np.float64).eps * float(matrix.diagonal().max())
-    return gap if gap > rounding else 0.0
+    return band[0] if band else 1.0 / _largest(_pseudoinverse(matrix), n)
 
 
 @lru_cache(maxsize=4)
 def chi_2(n: int, edges: tuple[Edge, ...], rates: tuple[float, ...]) -> float:
     """χ₂ in units of time: half the largest effective resistance of the edges, of rates > 0, of a
-    connected graph. Kept for the last few graphs, since a run builds its own more than once."""
+    connected graph; infinite if it is disconnected to rounding. Kept for the last few graphs, since a run builds its own more than once."""
+    if not _holds(n, edges, rates):
+        return math.inf
     return float(effective_resistances(n, edges, rates).max()) / 2
+
+
+def _holds(n: int, edges: tuple[Edge, ...], rates: tuple[float, ...]) -> bool:
+    """Whether the graph is connected by those edges that are not lost in rounding."""
+    rounding = n * np.finfo(np.float64).eps * max(rates)
+    return connected(n, as_pairs(edges)[np.asarray(rates) > rounding])
 
 
 def effective_resistances(n: int, edges: tuple[Edge, ...], rates: tuple[float, ...]) -> Vector:

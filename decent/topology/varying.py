@@ -139,7 +139,7 @@ def random_matching(n: int, seed: int = 0) -> Varying:
 
     def edges_of(k: int) -> Pairs:
         order = np.random.default_rng((seed, k)).permutation(n)
-        return order[: n - n % 2].reshape(-1, 2)
+        return as_pairs(order[: n - n % 2])
 
     return Varying(n, "random_matching", edges_of)
 
@@ -155,7 +155,7 @@ class _OnePeerExponential(Varying):
 
     def _sender(self, k: int) -> Pairs:
         """Whom each worker takes in; nobody but itself if it is alone."""
-        hop = 2 ** (k % max(1, (self.n - 1).bit_length()))
+        hop = 1 << (k % max(1, (self.n - 1).bit_length()))
         return (np.arange(self.n) - hop) % self.n
 
     def _both_ways(self, k: int) -> Pairs:

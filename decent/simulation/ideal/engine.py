@@ -65,16 +65,19 @@ class Engine:
         self.device = torch.device(device)
         self.objective = objective.to(self.device)
         self.optimizer = optimizer or SGD(-float(system.kick[0]))
-        self.time, self.last = 0.0, np.zeros(workers)
+        self.time, self.last, self.finished = 0.0, np.zeros(workers), False
         self.tally = np.zeros((3, workers), dtype=np.int64)  # steps; exchanges started, answered
         self.losses = torch.full((workers,), torch.nan, device=self.device)
         self._drift = drift(system, short=size <= SHORT)
         self._patient = size >= LONG if patient is None else patient
-        row_bytes = slots * size * state.element_size()
-        self._tile = max(1, TILE_BYTES // row_bytes) if self.device.type == "cpu" else 1 << 40
+        fitting = max(1, TILE_BYTES // (slots * size * state.element_size()))
+        self._tile = (objective.tile or fitting) if self.device.type == "cpu" else workers
         self.left = Events.none()  # planned, but better done with what follows
         self._witness: list[Tensor] = []
         self.rows = _transformed(state.transpose(0, 1).to(self.device), self._drift.basis)
+        if self.rows.data_ptr() == state.data_ptr():
+            self.rows = self.rows.clone()  # what was given stays as it is
+        self._room = self.rows[:0]
         self._jumps = Jumps(system, self._drift.basis, self.rows)
 
     @property
@@ -104,19 +107,17 @@ class Engine:
 
         Raises RuntimeFault at the first value that is not finite, with its worker and time.
         """
-        while self.time < until:
+        while self.time < until and not self.finished:
             target = min(until, self.time + self.window)
             events = self.left.then(self.source.until(target))
             end = self.source.end
-            ended = end is not None and target > end
-            self.time = float(np.nextafter(end, np.inf)) if ended and end is not None else target
-            whole = ended or self.time >= until
+            self.finished = end is not None and target >= end
+            self.time = target if end is None else min(target, end)
+            whole = self.finished or self.time >= until
             made, self.left = plan(events, self.last, patient=self._patient, whole=whole)
             self._carry_out(made)
             if watch is not None:
                 watch()
-            if ended:
-                break
 
     def state(self, time: float | Floats | None = None) -> Tensor:
         """[S, n, d]: all slots as the papers have them, drifted to a common `time`, or to one for
@@ -194,7 +195,7 @@ class Engine:
         self, workers: Tensor, drifts: Sequence[Tensor], drawn: Tensor, g: int, e: int
     ) -> None:
         """g gradients, then e exchanges: first ends, second ends."""
-        rows = self.rows.index_select(0, workers)
+        rows = torch.index_select(self.rows, 0, workers, out=self._scratch(len(workers)))
         if drifts:
             rows = self._drift.apply(rows, drifts)
         if g:
@@ -202,6 +203,13 @@ class Engine:
         if e:
             self._jumps.exchange(rows[g:].view(2, e, *rows.shape[1:]))
         self.rows.index_copy_(0, workers, rows)
+
+    def _scratch(self, count: int) -> Tensor:
+        """Room for `count` rows, always the same: fresh memory costs more than what is done in
+        it."""
+        if len(self._room) < count:
+            self._room = self.rows.new_empty(count, *self.rows.shape[1:])
+        return self._room[:count]
 
     def _step(self, rows: Tensor, workers: Tensor, drawn: Tensor) -> None:
         jumps, points = self._jumps, self._jumps.probe(rows)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from decent.errors import ScheduleError
-from decent.schedule import Agenda, Schedule, View, stream
+from decent.schedule import Agenda, Schedule, View, as_schedule, stream
 from decent.simulation.cluster import Pace
 from decent.topology import Topology
 
@@ -62,7 +62,7 @@ class Source(Protocol):
 
     @property
     def end(self) -> float | None:
-        """When the last worker has taken its last step, once that is known."""
+        """From when on there are no events, once that is known."""
         ...
 
 
@@ -81,7 +81,7 @@ class Scheduled:
         gradients: bool = True,
         replicas: int = 1,
     ) -> None:
-        n = topology.n
+        n, schedule = topology.n, as_schedule(schedule)
         self.workers = n * replicas
         self.rate = gradients + topology.models_per_worker()
         paces = paces or [Pace(poisson=True)] * n
@@ -107,13 +107,14 @@ class Scheduled:
         if self._horizon < np.inf or not self._steps:
             return self._horizon
         ends = [each.end for each in self._steps]
-        return None if any(end is None for end in ends) else max(end for end in ends if end)
+        if any(end is None for end in ends):
+            return None
+        return float(np.nextafter(max(end for end in ends if end), np.inf))
 
     def until(self, time: float) -> Events:
         time = min(time, self._horizon)
         steps = [each.until(time) for each in self._steps]
-        if self.end is not None:
-            time = min(time, np.nextafter(self.end, np.inf))
+        time = min(time, self.end or time)
         meetings = [each.until(time) for each in self._contacts]
         taken = _gathered([(times, None) for times in steps])
         met = _gathered(meetings)
@@ -260,12 +261,12 @@ class Recorded:
 
     def __init__(self, workers: int, time: Floats, worker: Ints, peer: Ints) -> None:
         self.workers = workers
-        self._events = Events(
-            np.asarray(time, np.float64), np.asarray(worker, np.int64), np.asarray(peer, np.int64)
-        )
-        self._check()
-        self.end = float(self._events.time[-1]) if len(self._events.time) else 0.0
-        self.rate = 2 * len(self._events.time) / (max(self.end, 1e-12) * workers)
+        columns = [_numbers(each) for each in (time, worker, peer)]
+        self._check(*columns)
+        self._events = Events(columns[0], *(each.astype(np.int64) for each in columns[1:]))
+        last = float(self._events.time[-1]) if len(self._events.time) else 0.0
+        self.end = float(np.nextafter(last, np.inf))
+        self.rate = 2 * len(self._events.time) / (self.end * workers)
         self._given = 0
 
     def until(self, time: float) -> Events:
@@ -273,8 +274,7 @@ class Recorded:
         self._given = int(np.searchsorted(self._events.time, time))
         return self._events.of(np.arange(start, self._given))
 
-    def _check(self) -> None:
-        time, worker, peer = self._events
+    def _check(self, time: Floats, worker: Floats, peer: Floats) -> None:
         if not (time.shape == worker.shape == peer.shape and time.ndim == 1):
             raise ScheduleError(
                 f"columns of shapes {time.shape}, {worker.shape}, {peer.shape}",
@@ -283,10 +283,18 @@ class Recorded:
         wrong = ~np.isfinite(time) | (np.diff(time, prepend=0.0) < 0)
         wrong |= (worker < 0) | (worker >= self.workers) | (peer < GRADIENT)
         wrong |= (peer >= self.workers) | (peer == worker)
+        wrong |= (worker != np.rint(worker)) | (peer != np.rint(peer))
         if wrong.any():
             k = int(np.argmax(wrong))
             raise ScheduleError(
-                f"event {k}: time {time[k]}, worker {worker[k]}, peer {peer[k]}",
+                f"event {k}: time {time[k]}, worker {worker[k]:.9g}, peer {peer[k]:.9g}",
                 f"times that never decrease, two different workers of {self.workers}, or peer −1 "
                 "for a gradient",
             )
+
+
+def _numbers(column: NDArray[Any]) -> Floats:
+    try:
+        return np.asarray(column, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ScheduleError(f"a column of events: {error}", "numbers") from None

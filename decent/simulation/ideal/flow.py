@@ -131,6 +131,8 @@ class Relative(Drift):
         self.still = not flow.any()
         reach = np.linalg.matrix_power(np.eye(len(flow)) + (flow != 0), len(flow)) > 0
         self._sources = [[t for t in np.flatnonzero(row) if t != s] for s, row in enumerate(reach)]
+        self._in_place = all(t > s for s, sources in enumerate(self._sources) for t in sources)
+        self._fades = flow.diagonal() != 0  # where triangular, what is 0 here stays 1 there
 
     def coefficients(self, elapsed: Floats) -> list[Tensor]:
         if self._spectrum is not None:
@@ -141,9 +143,13 @@ class Relative(Drift):
         return [torch.tensor(self.basis) @ plain @ torch.tensor(self._inverse)]
 
     def apply(self, rows: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
-        matrices, moved = coefficients[0], torch.empty_like(rows)
+        matrices = coefficients[0]
+        moved = rows if self._in_place else torch.empty_like(rows)
         for s, sources in enumerate(self._sources):
-            torch.mul(rows[:, s], matrices[:, s, s, None], out=moved[:, s])
+            if not self._in_place:
+                torch.mul(rows[:, s], matrices[:, s, s, None], out=moved[:, s])
+            elif self._fades[s]:
+                moved[:, s].mul_(matrices[:, s, s, None])
             for t in sources:
                 moved[:, s].addcmul_(rows[:, t], matrices[:, s, t, None])
         return moved

@@ -16,69 +16,48 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from decent.config import Config
 from decent.dynamics import Dynamics
-from decent.errors import ConfigError
 from decent.folder import Journal
-from decent.learning import save_model
-from decent.learning.local import local_optimizer
-from decent.learning.objective import Objective, starting_points
-from decent.learning.optimizer import make_optimizer
-from decent.learning.settle import settle
-from decent.learning.stacked import Stacked
-from decent.learning.task import Task, load
 from decent.learning.trainer import torch_seed
 from decent.simulation.ideal.checkpoint import restore, save
 from decent.simulation.ideal.engine import Engine
 from decent.simulation.ideal.events import Scheduled
 from decent.simulation.paces import paces
+from decent.simulation.population import Population, consensus
 
 Status = dict[str, Any]
-MEASURED = 64
-"""Local models that are measured at the end, at most: evenly spaced among the workers."""
 
 
 class Run:
     """The engine of `config`, and what is to be known of it."""
 
     def __init__(self, config: Config, out: Path | None) -> None:
-        self.topology = config.make_topology()
-        self.n, self.replicas = self.topology.n, config.simulation.replicas
-        self.config = config = settle(config, self.n)
-        self.out = out
-        self.task = load(config.task.name, config.seed, **config.task.options)
-        self.objective = _objective(self.task, config, self.n)
-        self.engine = self._engine(config.make_dynamics())
+        self.out, self.population = out, Population(config, out)
+        self.config, self.n = self.population.config, self.population.n
+        self.objective, self.replicas = self.population.objective, self.population.replicas
+        self.engine = self._engine()
         self.curve: list[dict[str, float]] = []
         self.interrupted = False
 
-    def _engine(self, dynamics: Dynamics) -> Engine:
-        config, n = self.config, self.n
-        starts = [
-            starting_points(self.task, n, config.seed + r, config.init)
-            for r in range(self.replicas)
-        ]
-        points = torch.cat(starts)
-        system = dynamics.system(self.topology.chi_1, self.topology.chi_2)
-        stateless = self.objective.without_gradients
+    def _engine(self) -> Engine:
+        config, topology = self.config, self.population.topology
+        points, steps = self.population.starts(), not self.objective.without_gradients
+        dynamics = config.make_dynamics()
         source = Scheduled(
-            self.topology, config.make_schedule(), seed=config.seed, steps=config.steps,
-            paces=paces(config, n, unit=True), gradients=not stateless, replicas=self.replicas,
+            topology, config.make_schedule(), seed=config.seed, steps=config.steps,
+            paces=paces(config, self.n, unit=True), gradients=steps, replicas=self.replicas,
         )  # fmt: skip
-        optimizer = None if stateless else local_optimizer(self._rule(), len(points), points)
-        device = torch.device(config.simulation.device)
-        state = initial_state(dynamics, points)
-        return Engine(self.objective, system, source, state, optimizer=optimizer, device=device)
-
-    def _rule(self) -> torch.optim.Optimizer:
-        """What each worker's trainer would step with."""
-        model = self.task.model()
-        if self.config.optimizer is not None:
-            return make_optimizer(self.config.optimizer, model)
-        own = getattr(self.task, "optimizer", None)
-        return own(model) if own else torch.optim.SGD(model.parameters(), lr=0.1)
+        return Engine(
+            self.objective,
+            dynamics.system(topology.chi_1, topology.chi_2),
+            source,
+            initial_state(dynamics, points),
+            optimizer=self.population.optimizer(points) if steps else None,
+            device=config.simulation.device,
+        )
 
     def go(self, on_status: Callable[[list[Status]], None] | None, every: float | None) -> None:
         """To the end, or until it is interrupted, which takes effect between windows."""
@@ -115,7 +94,7 @@ class Run:
         """Times to record at: 0, and so on to the last step."""
         step = self.config.steps / self.config.simulation.records
         k = len(self.curve)
-        while k == 0 or self.engine.time >= (k - 1) * step:
+        while not self.engine.finished:
             yield k * step
             k += 1
 
@@ -161,75 +140,26 @@ class Run:
         }  # fmt: skip
 
     def results(self) -> list[dict[str, Any]]:
-        """What became of the workers of the first replica; measures for some of them if many."""
-        chosen = set(np.linspace(0, self.n - 1, min(self.n, MEASURED)).round().astype(int).tolist())
-        points, tally = self.engine.points(), self.engine.tally
-        losses = self.engine.losses.tolist()
-        return [
-            {
-                "id": me, "steps": int(tally[0, me]), "loss": losses[me],
-                "parameters": self.objective.size,
-                "metrics": self.task.evaluate(self.model(points[me], me)) if me in chosen else {},
-                "stats": self._stats(*(int(count) for count in tally[1:, me])),
-            }
-            for me in range(self.n)
-        ]  # fmt: skip
+        """What became of the workers of the first replica."""
+        engine = self.engine
+        bytes_each = self.objective.size * engine.rows.element_size()
+        steps, losses = torch.from_numpy(engine.tally[0]), engine.losses
+        stats = [self._stats(*pair, bytes_each) for pair in engine.tally[1:, : self.n].T.tolist()]
+        return self.population.results(engine.points(), steps, losses, stats)
 
-    def _stats(self, started: int, answered: int) -> dict[str, Any]:
-        bytes_ = (started + answered) * self.objective.size * self.engine.rows.element_size()
+    def _stats(self, started: int, answered: int, bytes_each: int) -> dict[str, Any]:
+        sent = started + answered
         return {
             "started": started, "completed": started, "answered": answered, "abandoned": 0,
-            "models_sent": float(started + answered), "bytes_sent": bytes_,
-            "bytes_received": bytes_, "values_mixed": (started + answered) * self.objective.size,
+            "models_sent": float(sent), "bytes_sent": sent * bytes_each,
+            "bytes_received": sent * bytes_each, "values_mixed": sent * self.objective.size,
         }  # fmt: skip
-
-    def model(self, point: Tensor, worker: int) -> nn.Module:
-        """A model of the task with these parameters."""
-        model = self.task.model()
-        if isinstance(self.objective, Stacked):
-            self.objective.load(worker, point, model)
-        else:
-            with torch.no_grad():
-                next(model.parameters()).copy_(point)
-        return model
-
-    def merge(self) -> dict[str, float]:
-        """The weighted mean of the first replica's models: saved, and its measures."""
-        samples = getattr(self.objective, "samples", [1] * self.n)
-        merge = self.config.make_merge()
-        weights = torch.tensor([merge.weight(count) for count in samples], dtype=torch.float64)
-        points = self.engine.points()[: self.n].cpu()
-        mean = (weights / weights.sum()).to(points.dtype) @ points
-        model = self.model(mean, 0)
-        if isinstance(self.objective, Stacked):
-            self.objective.merge_norms(model, self.config.merge.norm_statistics, weights)
-        if self.out is not None:
-            save_model(self.out / "merged.safetensors", model, {"steps": str(self.config.steps)})
-        return self.task.evaluate(model)
 
 
 def initial_state(dynamics: Dynamics, points: Tensor) -> Tensor:
     """[S, n, d]: every worker at rest at its row of `points` [n, d]."""
     flat = points.reshape(-1).cpu().numpy()
     return torch.from_numpy(dynamics.initial(flat)).reshape(-1, *points.shape)
-
-
-def consensus(points: Tensor) -> float:
-    """Mean over the workers of ‖x_i − x̄‖²."""
-    return float((points - points.mean(0)).square().sum(1).mean())
-
-
-def _objective(task: Task, config: Config, workers: int) -> Objective:
-    if hasattr(task, "objective"):
-        found: Objective = task.objective(workers)
-        return found
-    if config.simulation.replicas > 1:
-        raise ConfigError(
-            f"simulation.replicas = {config.simulation.replicas} with task {task.name!r}",
-            "1, or a convex task (ridge, logistic, consensus)",
-            "run it with several seeds instead",
-        )
-    return Stacked(task, workers, config.seed, config.batch_size, config.simulation.device)
 
 
 def simulate(
@@ -252,7 +182,8 @@ def simulate(
         if resume and out is not None:
             restore(run, out)
         run.go(on_status, checkpoint_every)
-        results, merged = run.results(), {} if run.interrupted else run.merge()
+        results = run.results()
+        merged = {} if run.interrupted else run.population.merge(run.engine.points())
     finally:
         torch.set_num_threads(threads)
     wall_s = time.monotonic() - started_s
