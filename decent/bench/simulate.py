@@ -114,8 +114,8 @@ def one_at_a_time(
 def training(rounds: int, workers: int) -> Figures:
     """Microseconds of a gradient event (exchanges included) against plain training."""
     found: Figures = {"workers": workers, "models_per_step": RATE}
+    cases: dict[str, Gossip | Acid] = {"gossip": Gossip(), "a2cid2": Acid()}
     for batch in (16, 64):
-        cases = {"gossip": Gossip(), "a2cid2": Acid()}
         engines = {name: _digits(workers, batch, dynamics) for name, dynamics in cases.items()}
         spent: dict[str, list[float]] = {}
         for _ in range(rounds + 1):

@@ -109,7 +109,9 @@ def _table(rows: list[dict[str, Any]]) -> Any:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in rows[0]:
-        table.add_column(column, justify="right" if numeric(rows, column) else "left")
+        table.add_column(
+            column, justify="right" if numeric(rows, column) else "left", overflow="fold"
+        )
     for row in rows:
         table.add_row(*(cell(row.get(column)) for column in rows[0]))
     return table

@@ -13,7 +13,6 @@ at least as e^(−rt), r = √(μ/L)/(8√2): `theorem`. Source: Nabli & Oyallon
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,23 +43,23 @@ class Track:
     messages: Floats
     error: Floats
 
-    def slope(self, cost: str = "gradients", part: Bounds = (1e-4, 1e-10)) -> float | None:
+    def slope(self, cost: str = "gradients", part: Bounds = (1e-4, 1e-10)) -> float:
         """d ln(error) / d cost, a least-squares fit over a `part` of the curve from where the error
-        first falls below its upper end to where it first falls below the lower; none if there is
+        first falls below its upper end to where it first falls below the lower; NaN if there is
         not enough of that."""
         first, last = (int(np.argmax(self.error < bound)) for bound in part)
         last = last if self.error[last] < part[1] else len(self.error)
         if self.error[first] >= part[0] or last - first < 3:
-            return None
+            return math.nan
         x, y = getattr(self, cost)[first:last], np.log(self.error[first:last])
         return float(np.polyfit(x, y, 1)[0])
 
-    def spent(self, cost: str, target: float = TARGET) -> float | None:
-        """What it took until the error was below `target` for good; none if it never was."""
+    def spent(self, cost: str, target: float = TARGET) -> float:
+        """What it took until the error was below `target` for good; NaN if it never was."""
         above = np.flatnonzero(self.error > target)
         k = int(above[-1]) + 1 if len(above) else 0
         if k in (0, len(self.error)):
-            return None
+            return math.nan
         low, high = np.log(self.error[k - 1 : k + 1])
         share = (low - math.log(target)) / (low - high)
         x = getattr(self, cost)
@@ -100,11 +99,10 @@ def dadao(
     every: float = 1.0,
     seed: int = 0,
     curvature: tuple[float, float] | None = None,
-    on_progress: Callable[[float], None] = lambda share: None,
 ) -> Track:
     """DADAO on the graph at the rates it is designed for, until the error is below `target`, or
     `limit` units of time; looked at `every` so many. `curvature` is μ and L if not the objective's
-    own; `on_progress` is told how far the error is on its way, in logarithms."""
+    own."""
     rule = Dadao(*(curvature or (objective.mu, objective.L)))
     graph = designed(topology)
     points = torch.zeros(objective.n * replicas, objective.size, dtype=objective.dtype)
@@ -117,7 +115,6 @@ def dadao(
         engine.run(time)
         error = _error(objective, engine.points())
         rows.append((engine.gradients / engine.workers, engine.exchanges / replicas, error))
-        on_progress(min(1.0, math.log(error / rows[0][2]) / math.log(target)))
         if error < target * rows[0][2]:
             break
     return _track(rows)

@@ -84,8 +84,9 @@ def _about(experiment: Experiment, fast: bool, settings: Settings, wall_s: float
 
 
 def _plain(figures: Figures) -> Figures:
-    """As JSON gives them back, so that what is judged and shown is what is kept."""
-    found: Figures = json.loads(json.dumps(figures, default=lambda number: number.item()))
+    """As JSON gives them back, so that what is judged and shown is what is kept; NaN is none."""
+    text = json.dumps(figures, default=lambda number: number.item())
+    found: Figures = json.loads(text, parse_constant=lambda name: None)
     return found
 
 

@@ -142,17 +142,17 @@ class Run:
     def results(self) -> list[dict[str, Any]]:
         """What became of the workers of the first replica."""
         engine = self.engine
-        bytes_each = self.objective.size * engine.rows.element_size()
         steps, losses = torch.from_numpy(engine.tally[0]), engine.losses
-        stats = [self._stats(*pair, bytes_each) for pair in engine.tally[1:, : self.n].T.tolist()]
+        stats = [self._stats(*pair) for pair in engine.tally[1:, : self.n].T.tolist()]
         return self.population.results(engine.points(), steps, losses, stats)
 
-    def _stats(self, started: int, answered: int, bytes_each: int) -> dict[str, Any]:
-        sent = started + answered
+    def _stats(self, started: int, answered: int) -> dict[str, Any]:
+        sent, size = started + answered, self.objective.size
+        bytes_ = sent * size * self.engine.rows.element_size()
         return {
             "started": started, "completed": started, "answered": answered, "abandoned": 0,
-            "models_sent": float(sent), "bytes_sent": sent * bytes_each,
-            "bytes_received": sent * bytes_each, "values_mixed": sent * self.objective.size,
+            "models_sent": float(sent), "bytes_sent": bytes_, "bytes_received": bytes_,
+            "values_mixed": sent * size,
         }  # fmt: skip
 
 

@@ -34,7 +34,8 @@ class Quadratic(Objective):
 
     def at(self, points: Tensor) -> Tensor:
         """∇f_i(x_i), [n, d]."""
-        return torch.einsum("nij,nj->ni", self.hessians, points) - self.slopes
+        product: Tensor = torch.einsum("nij,nj->ni", self.hessians, points)
+        return product - self.slopes
 
     def gradients(self, points: Tensor, workers: Tensor, drawn: Tensor) -> tuple[Tensor, None]:
         self.taken += len(workers)
@@ -43,7 +44,8 @@ class Quadratic(Objective):
 
     def dual_gradients(self, points: Tensor, workers: Tensor) -> Tensor:
         self.taken += len(workers)
-        return torch.linalg.solve(self.hessians[workers], points + self.slopes[workers])
+        solved: Tensor = torch.linalg.solve(self.hessians[workers], points + self.slopes[workers])
+        return solved
 
     def measures(self, points: Tensor) -> dict[str, float]:
         return {"distance": float((points - self.optimum).square().sum(1).mean())}
@@ -79,6 +81,7 @@ class Static:
         for i, j in self.topology.edges:
             weights[i, j] = weights[j, i] = 1 / (1 + max(degree[i], degree[j]))
         np.fill_diagonal(weights, 1 - weights.sum(axis=1))
+        weights.flags.writeable = False
         return weights
 
     def exchanges(self, k: int) -> float:

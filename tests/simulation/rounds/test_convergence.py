@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from decent.errors import ConfigError
@@ -23,12 +25,12 @@ from decent.simulation.rounds import (
 from decent.simulation.rounds.edges import Edges
 from decent.simulation.rounds.msda import chebyshev
 
-from .common import Alternating, Quadratic, distances, problem, quadratic
+from .common import Alternating, Quadratic, Static, distances, graph, problem, quadratic
 
 GRAPHS = [("ring", 8), ("star", 7), ("line", 6), ("complete", 6), ("line", 2), ("alone", 1)]
 EXACT: list[tuple[Method, float]] = [
     (AllReduce(), 200),
-    (GradientTracking(), 9000),
+    (GradientTracking(), 600),
     (MSDA(), 150),
     (ADOM(), 6000),
     (ADOM(multi_consensus=True), 1500),
@@ -87,13 +89,31 @@ def test_continuized_is_within_its_bound(name: str, n: int) -> None:
     assert slope(mean, 5) < -eta * n
 
 
-def test_steps_of_tracking() -> None:
-    """The default is safe. Tuned ones are faster, and may change who meets whom."""
-    slow = distances(GradientTracking(), problem(quadratic(8)), 400)
-    fast = distances(GradientTracking(step=0.02), problem(quadratic(8)), 400)
-    assert fast[-1] < 1e-5 * slow[-1] < 1e-5 * slow[0]
+def radius(weights: NDArray[np.float64], curvatures: NDArray[np.float64], step: float) -> float:
+    """Of gradient tracking's round, without the one eigenvalue 1 that belongs to mean(q − Hx)."""
+    H, W, n = np.diag(curvatures), weights, len(weights)
+    matrix = np.block([[W, -step * np.eye(n)], [H @ (W - np.eye(n)), W - step * H]])
+    values = np.linalg.eigvals(matrix)
+    return float(np.abs(np.delete(values, np.abs(values - 1).argmin())).max())
+
+
+@given(
+    st.sampled_from(["ring", "star", "line", "complete", "barbell"]),
+    st.lists(st.floats(0.01, 1), min_size=4, max_size=9),
+)
+def test_steps_below_the_bound_are_safe_for_tracking(name: str, curvatures: list[float]) -> None:
+    n = len(curvatures) // 2 * 2
+    weights = Static(graph(name, n)).weights(0)
+    h = np.array(curvatures[:n]) / max(curvatures[:n])
+    bound = (1 + np.linalg.eigvalsh(weights)[0]) ** 2 / 2
+    assert radius(weights, h, 0.999 * bound) < 1
+    assert radius(weights, np.ones(n), 1.001 * bound) > 1
+
+
+def test_tracking_where_the_mixing_changes() -> None:
     changing = problem(quadratic(8), mixing=Alternating(8))
-    assert distances(GradientTracking(step=0.02), changing, 800)[-1] < 1e-10 * slow[0]
+    errors = distances(GradientTracking(step=0.02), changing, 800)
+    assert errors[-1] < 1e-10 * errors[0]
     with pytest.raises(ConfigError, match=r"Give step"):
         distances(GradientTracking(), changing, 1)
 

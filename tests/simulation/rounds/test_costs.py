@@ -55,7 +55,16 @@ def test_costs_of_ten_rounds(method: Method, gradients: float, messages: float) 
     assert rounds[-1][1:] == (gradients, messages)
 
 
-@pytest.mark.parametrize("name", set(METHODS) - {"continuized"})
+@pytest.mark.parametrize(
+    ("method", "edges"), [(ADOM(), 2 * 299), (ADOM(True), 2 * 62192), (MSDA(), 5083)]
+)
+def test_costs_of_a_round_on_the_star_of_dadaos_notebook(method: Method, edges: int) -> None:
+    """300 workers. It counts one vector for each edge and round of ADOM+, which sends two."""
+    rounds = first(method, problem(quadratic(300, d=2), "star"), 3)
+    assert rounds[3].messages - rounds[2].messages == edges
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"continuized"}))
 def test_a_round_is_one_gradient_of_each_worker(name: str) -> None:
     """And none is taken before a round has begun. Continuized ones look at their points beside."""
     case = problem(quadratic(6))

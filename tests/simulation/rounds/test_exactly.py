@@ -12,6 +12,7 @@ from torch import Tensor
 from decent.dynamics import System
 from decent.learning.local import SGD
 from decent.simulation.rounds import (
+    ADOM,
     DPSGD,
     MSDA,
     AllReduce,
@@ -52,14 +53,21 @@ def test_dpsgd_comes_to_rest_where_its_map_does(adapt_first: bool) -> None:
     f = quadratic(6)
     case = problem(f, lr=ETA)
     n, d = f.n, f.size
-    W = torch.as_tensor(case.mixing.weights(0))
-    mixing, H = torch.kron(W, torch.eye(d, dtype=f.dtype)), torch.block_diag(*f.hessians)
+    W = torch.tensor(case.mixing.weights(0))
+    mixing, H = torch.kron(W, torch.eye(d, dtype=f.dtype)), block_diagonal(f.hessians)
     identity = torch.eye(n * d, dtype=f.dtype)
     ahead = mixing if adapt_first else identity
     matrix = identity - mixing + ETA * ahead @ H
     rest = torch.linalg.solve(matrix, ETA * ahead @ f.slopes.reshape(-1)).reshape(n, d)
     close(first(DPSGD(adapt_first), case, 1500)[-1].points, rest)
     assert float((rest - f.optimum).abs().max()) > 1e-2
+
+
+def block_diagonal(blocks: Tensor) -> Tensor:
+    """[n, d, d] as [nd, nd]."""
+    n, d, _ = blocks.shape
+    eye = torch.eye(n, dtype=blocks.dtype)
+    return torch.einsum("nij,nm->nimj", blocks, eye).reshape(n * d, n * d)
 
 
 def test_dpsgd_is_stable_by_default_where_w_has_negative_eigenvalues() -> None:
@@ -192,6 +200,44 @@ def test_dual_methods_keep_the_sum_of_gradients_at_zero(method: Method) -> None:
     f = quadratic(7)
     for each in first(method, problem(f, "star"), 30)[1:]:
         close(f.at(each.points).sum(0), torch.zeros(f.size, dtype=f.dtype), 1e-11)
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_adom_solves_both_of_its_implicit_steps(multi: bool) -> None:
+    """Its equations as they stand, x⁺ and y⁺ from a system of two."""
+    f = quadratic(8)
+    case = problem(f)
+    W, gap = case.gossip_matrix()
+    chi, identity = 1 / gap, torch.eye(8, dtype=f.dtype)
+    if multi:
+        W = identity - torch.linalg.matrix_power(identity - W, int(np.ceil(chi * np.log(2))))
+        chi = 2.0
+    mu, L, tau_2 = f.mu, f.L, (f.mu / f.L) ** 0.5
+    sigma_2 = tau_2 / (16 * chi)
+    tau_1, sigma_1 = 1 / (1 / tau_2 + 0.5), 1 / (1 / sigma_2 + 0.5)
+    eta, alpha, beta, nu = 1 / (L * tau_2), mu / 2, 1 / (2 * L), mu / 2
+    theta, gamma, delta = nu / (4 * sigma_2), nu / (14 * sigma_2 * chi**2), 1 / (17 * L)
+    rows = [[1 + eta * alpha, -eta], [theta, 1 + theta * beta]]  # times (x⁺, y⁺)
+    x = x_f = case.start
+    y = y_f = z = z_f = m = torch.zeros_like(x)
+    for found in first(ADOM(multi), case, 12)[1:]:
+        x_g = tau_1 * x + (1 - tau_1) * x_f
+        y_g, z_g = sigma_1 * y + (1 - sigma_1) * y_f, sigma_1 * z + (1 - sigma_1) * z_f
+        g = f.at(x_g) - nu * x_g
+        known = torch.stack(
+            [
+                x + eta * alpha * x_g - eta * g,
+                y + theta * beta * g - theta / nu * (y_g + z_g),
+            ]
+        )
+        solved = torch.linalg.solve(known.new_tensor(rows), known.reshape(2, -1))
+        x_new, y_new = solved.reshape(known.shape)
+        u = gamma / nu * (y_g + z_g) + m
+        z, m = z + gamma * delta * (z_g - z) - W @ u, u - W @ u
+        z_f = z_g - 0.5 * W @ (y_g + z_g)
+        x, x_f = x_new, x_g + tau_2 * (x_new - x)
+        y, y_f = y_new, y_g + sigma_2 * (y_new - y)
+        close(found.points, x, 1e-11)
 
 
 def test_continuized_one_event_after_the_other() -> None:

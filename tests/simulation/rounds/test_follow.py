@@ -76,7 +76,7 @@ def test_methods_by_name() -> None:
         ("noloco", {"period": 2.5}, "a value of type int"),
         ("gossip", {"exchanges": -1.0}, "exchanges = -1.0"),
         ("dpsgd", {"step": 1}, "option 'step'"),
-        ("decent.topology:family", {"name": "ring", "n": 4}, "a Topology"),
+        ("decent.topology:families", {}, "a tuple|a list|a dict"),
     ):
         with pytest.raises(ConfigError, match=words):
             get(name, **options)
