@@ -203,7 +203,7 @@ class Config(Strict, frozen=True):
         """Build everything that needs neither torch nor data, and discard it: raises InputError."""
         graph, dynamics = self.make_topology(), self.make_dynamics()
         if not getattr(dynamics, "needs_curvature", False):  # else the task has to be asked
-            dynamics.system(graph.chi_1, graph.chi_2)
+            _dynamics.system_on(dynamics, graph)
         self.make_schedule()
         self.make_merge()
 

@@ -14,11 +14,22 @@ from decent import plugins
 from decent.dynamics.acid import Acid
 from decent.dynamics.dadao import Dadao
 from decent.dynamics.gossip import Gossip
-from decent.dynamics.protocol import Dynamics
+from decent.dynamics.protocol import Dynamics, system_on
 from decent.dynamics.system import Array, State, System, exchange
 from decent.errors import DynamicsError
 
-__all__ = ["Acid", "Array", "Dadao", "Dynamics", "Gossip", "State", "System", "exchange", "get"]
+__all__ = [
+    "Acid",
+    "Array",
+    "Dadao",
+    "Dynamics",
+    "Gossip",
+    "State",
+    "System",
+    "exchange",
+    "get",
+    "system_on",
+]
 
 METHODS: dict[str, Callable[..., Dynamics]] = {kind.name: kind for kind in (Gossip, Acid, Dadao)}
 

@@ -27,6 +27,7 @@ class Gossip:
     step: float = 1.0  # γ
 
     name: ClassVar[str] = "gossip"
+    uses_chi: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_positive("step", self.step)

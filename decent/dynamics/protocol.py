@@ -18,6 +18,7 @@ from typing import Protocol, runtime_checkable
 
 from decent.dynamics.system import State, System
 from decent.errors import DynamicsError
+from decent.topology import Topology
 
 
 @runtime_checkable
@@ -33,6 +34,14 @@ class Dynamics(Protocol):
 
     def initial(self, x: State) -> State:
         """A new state [S, d], at rest at the parameters `x[d]`."""
+
+
+def system_on(dynamics: Dynamics, topology: Topology) -> System:
+    """The constants of `dynamics` for the rates of `topology`. Its χ's, which take a while on
+    thousands of workers, are left alone where the dynamics has `uses_chi = False`."""
+    if not getattr(dynamics, "uses_chi", True):
+        return dynamics.system(1.0, 1.0)
+    return dynamics.system(topology.chi_1, topology.chi_2)
 
 
 def check_positive(name: str, value: float) -> None:

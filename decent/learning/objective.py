@@ -59,16 +59,16 @@ class Objective(ABC):
         return self
 
 
-def starting_points(
-    task: Task, workers: int, seed: int, init: Literal["common", "own"], first: int = 0
-) -> Tensor:
+def starting_points(task: Task, workers: int, seed: int, init: Literal["common", "own"]) -> Tensor:
     """[workers, d]: where a `Trainer` of each worker starts, from the same draws."""
     state = torch.get_rng_state()
     try:
         if init == "common":
             return _start(task, torch_seed(seed, "init")).expand(workers, -1)
-        seeds = [torch_seed(seed, "init", first + worker) for worker in range(workers)]
-        return torch.stack([_start(task, each) for each in seeds])
+        points = _start(task, torch_seed(seed, "init", 0)).expand(workers, -1).clone()
+        for worker in range(1, workers):
+            points[worker] = _start(task, torch_seed(seed, "init", worker))
+        return points
     finally:
         torch.set_rng_state(state)
 

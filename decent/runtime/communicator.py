@@ -22,6 +22,7 @@ from typing import Any
 import msgpack
 import numpy as np
 
+from decent.dynamics import system_on
 from decent.errors import DecentError, PeerRefused, ProtocolError
 from decent.folder import Journal, worker_folder
 from decent.runtime import link
@@ -264,7 +265,7 @@ def main() -> None:
     try:
         spec = link.receive_spec(line)
         board = Board(
-            len(spec.dynamics.system(spec.topology.chi_1, spec.topology.chi_2).slots),
+            len(system_on(spec.dynamics, spec.topology).slots),
             spec.values, spec.dtype, int(sys.argv[2]),
         )  # fmt: skip
         communicator = Communicator(spec, board, line)

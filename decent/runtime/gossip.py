@@ -31,7 +31,7 @@ from decent import dynamics as dynamics_package
 from decent import merge as merge_package
 from decent import schedule as schedule_package
 from decent.config import Config
-from decent.dynamics import Dynamics
+from decent.dynamics import Dynamics, system_on
 from decent.errors import ConfigError, ModelError
 from decent.folder import Journal, worker_folder, write_json
 from decent.learning import (
@@ -122,7 +122,7 @@ class Gossip:
         """Move the model into shared memory, start the communicator, meet the neighbours."""
         layout = Layout.of(self._model)
         self._result["parameters"] = layout.numel
-        system = dynamics.system(self.topology.chi_1, self.topology.chi_2)
+        system = system_on(dynamics, self.topology)
         self._board = Board(len(system.slots), layout.numel, layout.dtype)
         self._binding: Binding = attach(self._model, self._board.state[0])
         self._board.state[1:] = dynamics.initial(self._board.state[0])[1:]

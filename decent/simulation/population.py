@@ -20,6 +20,7 @@ from decent.learning.settle import settle
 from decent.learning.stacked import Stacked
 from decent.learning.task import load
 
+PART = 256
 MEASURED = 64
 """Local models that are measured at the end, at most: evenly spaced among the workers."""
 
@@ -38,7 +39,8 @@ class Population:
         """[replicas · n, d]: replica r starts as a run of seed `seed + r` does."""
         seeds = range(self.config.seed, self.config.seed + self.replicas)
         init = self.config.init
-        return torch.cat([starting_points(self.task, self.n, seed, init) for seed in seeds])
+        each = [starting_points(self.task, self.n, seed, init) for seed in seeds]
+        return torch.cat(each) if len(each) > 1 else each[0]
 
     def optimizer(self, points: Tensor) -> LocalOptimizer:
         """What each worker's trainer would step with."""
@@ -102,5 +104,6 @@ class Population:
 
 
 def consensus(points: Tensor) -> float:
-    """Mean over the workers of ‖x_i − x̄‖²."""
-    return float((points - points.mean(0)).square().sum(1).mean())
+    """Mean over the workers of ‖x_i − x̄‖²; a part at a time, as there may be many."""
+    mean, parts = points.mean(0), torch.split(points, PART)
+    return sum(float((part - mean).square().sum()) for part in parts) / len(points)

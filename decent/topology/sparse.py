@@ -62,7 +62,8 @@ def spectral_gap(n: int, edges: tuple[Edge, ...], rates: tuple[float, ...]) -> f
 @lru_cache(maxsize=4)
 def chi_2(n: int, edges: tuple[Edge, ...], rates: tuple[float, ...]) -> float:
     """χ₂ in units of time: half the largest effective resistance of the edges, of rates > 0, of a
-    connected graph; infinite if it is disconnected to rounding. Kept for the last few graphs, since a run builds its own more than once."""
+    connected graph; infinite if it is disconnected to rounding. Kept for the last few graphs, since
+    a run builds its own more than once."""
     if not _holds(n, edges, rates):
         return math.inf
     return float(effective_resistances(n, edges, rates).max()) / 2

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from contextlib import AbstractContextManager
 
-from decent.dynamics import Dynamics
+from decent.dynamics import Dynamics, system_on
 from decent.errors import DynamicsError, PeerRefused
 from decent.schedule import Agenda, Never, Schedule, View
 from decent.topology import Topology
@@ -64,7 +64,7 @@ class Worker:
         self.context = Context(
             me, run, epoch, limits or Limits(), clock or StepClock(), record or (lambda event: None)
         )
-        system = dynamics.system(topology.chi_1, topology.chi_2)
+        system = system_on(dynamics, topology)
         if not (system.mix.any() and system.message.any()) and not isinstance(schedule, Never):
             raise DynamicsError(
                 f"dynamics {dynamics.name!r} with mix {system.mix.tolist()} and message "

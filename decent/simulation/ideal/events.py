@@ -217,11 +217,16 @@ class Superposed:
         self._n, self._replicas = topology.n, replicas
         self.workers, self.end = topology.n * replicas, None
         self.rate = gradients + topology.models_per_worker()
-        self._edges = np.array(topology.edges, dtype=np.int64).reshape(-1, 2)
-        weights = np.concatenate([np.full(gradients * topology.n, 1.0), topology.rates])
-        self._total, self._shares = float(weights.sum()), np.cumsum(weights) / weights.sum()
         self._nodes = topology.n if gradients else 0
         self._rng, self._now = stream(seed, "superposed"), 0.0
+        self._connect(np.array(topology.edges), np.array(topology.rates))
+
+    def _connect(self, edges: NDArray[Any], rates: Floats) -> None:
+        """From now on, exchanges happen on these edges [E, 2] at these rates [E]."""
+        self._edges = edges.astype(np.int64).reshape(-1, 2)
+        weights = np.concatenate([np.ones(self._nodes), rates])
+        self._total = float(weights.sum())
+        self._shares = np.cumsum(weights) / max(self._total, 1e-300)
 
     def until(self, time: float) -> Events:
         """Given their number, the times of a Poisson process are those of uniform draws: gaps are

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,14 +25,15 @@ from torch import Tensor
 from decent.dynamics import System
 
 Floats = NDArray[np.float64]
-ACCURACY = 1e-11
+ACCURACY, SKEWED = 1e-11, 1e6
+EQUAL = 1e-13  # of eigenvalues: what rounding may part
 
 
 class Spectrum:
     """V [S, S], its inverse, and each place's a [S] and b [S] (of a pair: b, then −b)."""
 
     def __init__(self, flow: Floats) -> None:
-        values, vectors = np.linalg.eig(flow)
+        values, vectors = _eigen(flow)
         columns, decay, turn, partner = list[Floats](), list[float](), list[float](), list[int]()
         for value, vector in zip(values, vectors.T, strict=True):
             place = len(columns)
@@ -52,6 +54,11 @@ class Spectrum:
                 self.inverse = np.linalg.inv(self.vectors)
             except np.linalg.LinAlgError:
                 self.inverse = np.full_like(self.vectors, np.nan)
+
+    @property
+    def skew(self) -> float:
+        """How far from orthogonal the vectors are: what rounding grows by."""
+        return float(np.linalg.cond(np.nan_to_num(self.vectors)))
 
     def waves(self, elapsed: Floats) -> tuple[Tensor, Tensor | None]:
         """What each place keeps of itself, and gets of its partner: [k, S] both."""
@@ -123,12 +130,10 @@ class Modes(Drift):
 class Relative(Drift):
     """In the coordinates of `System.basis`."""
 
-    def __init__(self, system: System, spectrum: Spectrum | None) -> None:
-        self.basis, self._spectrum = system.basis, spectrum
-        self._flow = system.flow
-        self._inverse = np.linalg.inv(self.basis)
-        flow = system.relative.flow
-        self.still = not flow.any()
+    def __init__(self, system: System) -> None:
+        self.basis, flow = system.basis, system.relative.flow
+        self.still, self._flow, spectrum = not flow.any(), flow, Spectrum(flow)
+        self._spectrum = spectrum if spectrum.accurate(system.relative) else None
         reach = np.linalg.matrix_power(np.eye(len(flow)) + (flow != 0), len(flow)) > 0
         self._sources = [[t for t in np.flatnonzero(row) if t != s] for s, row in enumerate(reach)]
         self._in_place = all(t > s for s, sources in enumerate(self._sources) for t in sources)
@@ -136,11 +141,9 @@ class Relative(Drift):
 
     def coefficients(self, elapsed: Floats) -> list[Tensor]:
         if self._spectrum is not None:
-            plain = self._spectrum.matrices(elapsed)
-        else:
-            times = torch.from_numpy(elapsed)[:, None, None]
-            plain = torch.linalg.matrix_exp(torch.tensor(self._flow) * times)
-        return [torch.tensor(self.basis) @ plain @ torch.tensor(self._inverse)]
+            return [self._spectrum.matrices(elapsed)]
+        times = torch.from_numpy(elapsed)[:, None, None]
+        return [torch.linalg.matrix_exp(torch.tensor(self._flow) * times)]
 
     def apply(self, rows: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
         matrices = coefficients[0]
@@ -155,9 +158,23 @@ class Relative(Drift):
         return moved
 
 
+def _eigen(flow: Floats) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Eigenvalues [S] and vectors [S, S]. Where LAPACK finds an eigenvalue twice (DADAO's 0), its
+    vectors may be all but parallel: a basis of their space, if there is one, takes their place."""
+    values, vectors = np.linalg.eig(flow)
+    for value in values.copy():
+        same = np.abs(values - value) <= EQUAL * np.abs(flow).max()
+        if np.count_nonzero(same) > 1:
+            mean = values[same].mean()
+            values[same] = mean = mean if mean.imag else mean.real
+            apart = np.linalg.svd(flow - mean * np.eye(len(flow)))[2]
+            vectors[:, same] = apart[-np.count_nonzero(same) :].conj().T
+    return values, vectors
+
+
 def drift(system: System, short: bool) -> Drift:
     """The coordinates that suit the system and the length of its vectors."""
-    spectrum = Spectrum(system.flow) if system.flow.any() else None
-    if spectrum is not None and not spectrum.accurate(system):
-        spectrum = None
-    return Modes(spectrum) if short and spectrum is not None else Relative(system, spectrum)
+    modes = Spectrum(system.flow)
+    if short and system.flow.any() and modes.skew < SKEWED and modes.accurate(system):
+        return Modes(modes)
+    return Relative(system)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from decent.config import Config
-from decent.dynamics import Dynamics
+from decent.dynamics import Dynamics, system_on
 from decent.folder import Journal
 from decent.learning.trainer import torch_seed
 from decent.simulation.ideal.checkpoint import restore, save
@@ -52,7 +52,7 @@ class Run:
         )  # fmt: skip
         return Engine(
             self.objective,
-            dynamics.system(topology.chi_1, topology.chi_2),
+            system_on(dynamics, topology),
             source,
             initial_state(dynamics, points),
             optimizer=self.population.optimizer(points) if steps else None,
