@@ -107,7 +107,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
 
     from decent.reproduce.tables import cell, numeric
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for column in rows[0]:
         table.add_column(
             column, justify="right" if numeric(rows, column) else "left", overflow="fold"

@@ -33,6 +33,7 @@ from decent.learning.vector import Layout
 from decent.schedule.streams import stream
 
 Tensors = dict[str, Tensor]
+Kind = tuple[int, tuple[int, ...]]
 Gradients = tuple[Tensors, tuple[Tensor, Tensors]]  # and losses, buffers
 PREFIX = "model."
 TILE_BYTES = 5 << 19  # parameters of the workers taken together, which stay in cache
@@ -66,8 +67,8 @@ class Stacked(Objective):
         gradient = grad(self._one, has_aux=True)
         self._alone, self._together = gradient, vmap(gradient, randomness="different")
         self.one_by_one = self._proven = False
-        self._seen: Counter[int] = Counter()
-        self._traced: dict[int, Callable[..., Any]] = {}
+        self._seen: Counter[Kind] = Counter()
+        self._traced: dict[Kind, Callable[..., Any]] = {}
         self.tile = max(16, TILE_BYTES // (self.size * self.dtype.itemsize))
 
     def draw(self, workers: Tensor) -> Tensor:
@@ -139,16 +140,16 @@ class Stacked(Objective):
         return {PREFIX + name: part.view(len(rows), *shape) for name, part, shape in parts}
 
     def _evaluate(self, parameters: Tensors, buffers: Tensors, batch: list[Tensor]) -> Gradients:
+        inputs = (parameters, buffers, batch)
         if not self.one_by_one:
             try:
-                found: Gradients = self._at_once(len(batch[0]))(parameters, buffers, batch)
+                found: Gradients = self._at_once(inputs)
                 self._proven = True
                 return found
             except (RuntimeError, NotImplementedError):
                 if self._proven:  # vmap can follow this task: something else is wrong
                     raise
                 self.one_by_one = True
-        inputs = (parameters, buffers, batch)
         each = [
             self._alone(*tree_map(lambda tensor, k=k: tensor[k], inputs))
             for k in range(len(batch[0]))
@@ -156,27 +157,36 @@ class Stacked(Objective):
         stacked: Gradients = tree_map(lambda *rows: torch.stack(rows), *each)
         return stacked
 
-    def _at_once(self, count: int) -> Callable[..., Any]:
-        """The gradients of `count` workers. Where that number comes often, the tensor operations
-        are traced once and replayed, which saves what vmap costs at every call."""
-        self._seen[count] += 1
-        if self._seen[count] < OFTEN or len(self._traced) == TRACES:
-            return self._traced.get(count, self._together)
-
-        def trace(*inputs: Any) -> Any:
+    def _at_once(self, inputs: tuple[Tensors, Tensors, list[Tensor]]) -> Any:
+        """The gradients of all. Where as many workers come often, the tensor operations are traced
+        once and replayed, which saves what vmap costs at every call."""
+        first = next(iter(inputs[0].values()))
+        kind = (len(first), first.stride())  # a trace is good for one arrangement in memory
+        self._seen[kind] += 1
+        if self._seen[kind] >= OFTEN and kind not in self._traced and len(self._traced) < TRACES:
             try:
-                self._traced[count] = make_fx(lambda *each: self._together(*each))(*inputs)
+                self._traced[kind] = _aside(make_fx(lambda *each: self._together(*each)), inputs)
             except (RuntimeError, NotImplementedError):
-                self._traced[count] = self._together
-            return self._traced[count](*inputs)
-
-        return self._traced.get(count, trace)
+                self._traced[kind] = self._together
+        if not self._proven:
+            _aside(self._together, inputs)  # what fails half-way must not leave anything behind
+        run: Callable[..., Any] = self._traced.get(kind, self._together)
+        return run(*inputs)
 
     def _one(
         self, parameters: Tensors, buffers: Tensors, batch: list[Tensor]
     ) -> tuple[Tensor, tuple[Tensor, Tensors]]:
         loss = functional_call(self._loss, {**parameters, **buffers}, (batch,))
         return loss, (loss.detach(), buffers)
+
+
+def _aside(function: Callable[..., Any], inputs: tuple[Tensors, Tensors, list[Tensor]]) -> Any:
+    """What it returns, with nothing changed: neither buffers nor torch's generator."""
+    (parameters, buffers, batch), random = inputs, torch.get_rng_state()
+    try:
+        return function(parameters, {name: each.clone() for name, each in buffers.items()}, batch)
+    finally:
+        torch.set_rng_state(random)
 
 
 class _Loss(nn.Module):

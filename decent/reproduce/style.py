@@ -92,18 +92,32 @@ def line(axes: Any, x: Sequence[float], y: Sequence[float], label: str, **option
 
 def guide(axes: Any, x: Sequence[float], y: Sequence[float], label: str = "") -> None:
     """What theory says, beside what was measured."""
-    axes.plot(x, y, color=GREY, linestyle="--", linewidth=1.3, label=label or None, zorder=1)
+    axes.plot(x, y, color=GREY, linestyle="--", linewidth=1.3, label=label or None, zorder=3)
 
 
 def finish(
-    axes: Any, *, x: str, y: str, title: str = "", log: str = "", legend: bool = True
+    axes: Any,
+    *,
+    x: str,
+    y: str,
+    title: str = "",
+    log: str = "",
+    ticks: Sequence[float] = (),
+    legend: bool = True,
 ) -> None:
-    """Names of the axes, which of them are logarithmic ("", "x", "y" or "xy"), the legend."""
+    """Names of the axes, which of them are logarithmic ("", "x", "y" or "xy"), where x is marked if
+    not in the usual places, the legend."""
+    from matplotlib.ticker import NullFormatter
+
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_title(title, loc="left")
     for name in log:
         axes.set(**{f"{name}scale": "log"})
+        getattr(axes, f"{name}axis").set_minor_formatter(NullFormatter())
+    if len(ticks):
+        axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axes.set_xticks([], minor=True)
     axes.grid(visible=True, which="major")
     if legend and axes.get_legend_handles_labels()[1]:
         axes.legend()

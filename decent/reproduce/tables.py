@@ -38,7 +38,7 @@ def cell(value: Any) -> str:
 def _figure(value: float) -> str:
     if not math.isfinite(value):
         return ABSENT if math.isnan(value) else "∞"
-    if 100 <= abs(value) < 1e7:
+    if 100 <= abs(value) < 1e9:
         return f"{value:,.0f}"
     return f"{value:.3g}"
 

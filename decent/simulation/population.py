@@ -106,4 +106,4 @@ class Population:
 def consensus(points: Tensor) -> float:
     """Mean over the workers of ‖x_i − x̄‖²; a part at a time, as there may be many."""
     mean, parts = points.mean(0), torch.split(points, PART)
-    return sum(float((part - mean).square().sum()) for part in parts) / len(points)
+    return sum(float((part - mean).double().square().sum()) for part in parts) / len(points)

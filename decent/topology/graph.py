@@ -79,15 +79,16 @@ class Topology:
     ) -> Topology:
         """A topology from edges in any order and direction; `rates` and `links` follow them."""
         pairs = np.sort(as_pairs(edges), axis=1)
-        each = (float(rates),) * len(pairs) if isinstance(rates, (int, float)) else rates
-        _check_length("rates", each, len(pairs), "edge")
+        if isinstance(rates, (int, float)):
+            rates = np.full(len(pairs), rates, np.float64).tolist()
+        _check_length("rates", rates, len(pairs), "edge")
         if links is not None:
             _check_length("links", links, len(pairs), "edge")
         order = np.lexsort((pairs[:, 1], pairs[:, 0]))
         return cls(
             n,
             as_edges(pairs[order]),
-            tuple(map(float, map(each.__getitem__, order.tolist()))),
+            tuple(np.asarray(rates, np.float64)[order].tolist()),
             links=None if links is None else tuple(links[k] for k in order.tolist()),
             **fields,
         )

@@ -6,8 +6,6 @@ of 16 at one model per worker and unit (right-most eigenvalue of the second mome
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
@@ -15,11 +13,9 @@ from decent.dynamics import Acid, Dynamics, Gossip
 from decent.schedule import Poisson
 from decent.testing import Cluster, Limits, Network, cluster
 from decent.topology import Link, family
-from decent.worker import worker as worker_module
 
 RING = family("ring", 16).with_models_per_worker(1.0)
 QUIET = Limits(beat_s=1e9, silent_s=1e9, dead_s=1e9, retry_s=1e6, max_open=16)
-NOMINAL = 1e12  # exchanges taken as seen: the ratio stays at 1
 
 
 def distance(c: Cluster) -> float:
@@ -31,32 +27,31 @@ def distance(c: Cluster) -> float:
 
 
 def distances(
-    dynamics: Dynamics, times: list[float], seeds: int, latency: float = 0.0, prior: float = 2.0
+    dynamics: Dynamics, times: list[float], seeds: int, latency: float = 0.0, follow: bool = True
 ) -> list[float]:
     """Mean over seeds at each of `times`."""
     found = np.zeros((seeds, len(times)))
     for seed in range(seeds):
         c = cluster(
             RING, dynamics, Poisson(), 16, merge=False, limits=QUIET, seed=seed,
-            network=Network(RING, Link(latency)),
+            network=Network(RING, Link(latency)), follow=follow,
         )  # fmt: skip
-        for worker in c.workers.values():
-            worker.meter.prior = prior
         for k, time in enumerate(times):
             found[seed, k] = distance(c.run(time))
     return list(found.mean(axis=0))
 
 
 @pytest.mark.parametrize(
-    ("dynamics", "prior", "exact"),
-    [(Gossip(), NOMINAL, 0.075351), (Acid(), NOMINAL, 0.198551), (Acid(), 2.0, 0.198551)],
+    ("dynamics", "follow", "exact"),
+    [(Gossip(), False, 0.075351), (Acid(), False, 0.198551), (Acid(), True, 0.198551)],
     ids=["gossip", "a2cid2", "a2cid2 that follows measured rates"],
 )
-def test_decay_is_the_exact_one(dynamics: Dynamics, prior: float, exact: float) -> None:
+def test_decay_is_the_exact_one(dynamics: Dynamics, follow: bool, exact: float) -> None:
+    """To the error of 32 seeds, 5 %, and what is left of other modes in this window, 5 %."""
     until = 3.5 / exact + 8
     times = list(np.linspace(8.0, until, 8))
-    slope = np.polyfit(times, np.log(distances(dynamics, times, 32, prior=prior)), 1)[0]
-    assert slope == pytest.approx(-exact, rel=0.08)
+    slope = np.polyfit(times, np.log(distances(dynamics, times, 32, follow=follow)), 1)[0]
+    assert slope == pytest.approx(-exact, rel=0.12)
 
 
 @pytest.mark.parametrize("round_trip", [2.0, 3.0, 6.0])
@@ -67,7 +62,6 @@ def test_momentum_that_follows_shrinks_the_distance_at_any_delay(round_trip: flo
         assert late < 0.5 * distances(Gossip(), [60.0], 6, round_trip / 2)[0]
 
 
-def test_momentum_at_nominal_rates_diverges_at_three_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker_module, "FOLLOW", math.inf)
-    early, late = distances(Acid(), [20.0, 60.0], 6, 1.5)
+def test_momentum_at_nominal_rates_diverges_at_three_units() -> None:
+    early, late = distances(Acid(), [20.0, 60.0], 6, 1.5, follow=False)
     assert late > 1.5 * early

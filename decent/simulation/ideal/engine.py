@@ -61,6 +61,11 @@ class Engine:
                 f"a state of shape {tuple(state.shape)}",
                 f"({len(system.slots)}, {source.workers}, {objective.size}): slots, workers, d",
             )
+        if workers % objective.n:
+            raise ModelError(
+                f"an objective of {objective.n} workers for {workers}",
+                "as many as there are, or a whole number of replicas",
+            )
         self.system, self.source = system, source
         self.device = torch.device(device)
         self.objective = objective.to(self.device)
