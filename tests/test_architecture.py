@@ -107,6 +107,8 @@ def test_imports_run_one_way() -> None:
         ("click", {"cli"}),
         ("rich", {"cli", "observe"}),
         ("networkx", {"topology"}),
+        ("scipy", {"topology"}),
+        ("cvxpy", {"topology"}),
         ("matplotlib", {"reproduce"}),
         ("pickle", set()),
         ("cloudpickle", {"runtime"}),

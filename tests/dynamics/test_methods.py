@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
-from decent.dynamics import Acid, Array, Dadao, Dynamics, Gossip, System, exchange, get
+from decent.dynamics import Acid, Array, Dadao, Dynamics, Gossip, System, exchange, get, system_on
 from decent.errors import DynamicsError
 
 from .strategies import chis, dadaos, methods, numbers, states
@@ -192,7 +192,6 @@ def test_get_finds_methods_by_name() -> None:
     [
         ("adpsgd", {}, "'adpsgd'.*gossip, a2cid2, dadao"),
         ("gossip", {"mu": 1}, "'mu'.*expected step"),
-        ("dadao", {"mu": 1}, "'L'"),
         ("dadao", {"mu": 2, "L": 1}, "mu ≤ L"),
         ("dadao", {"mu": 1, "L": 1, "parameters": "best"}, "'general' or 'published'"),
         ("a2cid2", {"step": 0}, "step = 0"),
@@ -209,3 +208,25 @@ def test_get_finds_methods_by_name() -> None:
 def test_get_says_what_is_wrong(name: str, options: dict[str, object], message: str) -> None:
     with pytest.raises(DynamicsError, match=message):
         get(name, **options)
+
+
+def test_dadao_wants_to_know_the_curvature() -> None:
+    assert Dadao(mu=1.0).needs_curvature
+    with pytest.raises(DynamicsError, match=r"Set dynamics\.mu and dynamics\.L"):
+        Dadao(mu=1.0).system(1.0, 1.0)
+
+
+@pytest.mark.parametrize("made", [Dadao(1.0, 10.0), Acid()], ids=["dadao", "a2cid2"])
+def test_safety_designs_for_lower_rates(made: Dynamics) -> None:
+    """As if all rates were so many times lower; A²CiD²'s α̃ is a ratio and stays."""
+    careful = replace(made, safety=4.0).system(2.0, 1.0)
+    assert_allclose(careful.flow, made.system(8.0, 4.0).flow)
+    assert_allclose(careful.mix, made.system(8.0, 4.0).mix)
+
+
+def test_gossip_needs_no_spectrum() -> None:
+    class Expensive:
+        def __getattr__(self, name: str) -> float:
+            raise AssertionError(name)
+
+    assert system_on(Gossip(), Expensive()).mix == [0.5]  # type: ignore[arg-type]
