@@ -129,7 +129,8 @@ def local_optimizer(optimizer: torch.optim.Optimizer, workers: int, like: Tensor
         found = SGD(**{key: options[key] for key in keys})
     elif kind in (torch.optim.Adam, torch.optim.AdamW):
         keys = ("lr", "betas", "eps", "weight_decay")
-        found = Adam(**{key: options[key] for key in keys}, decoupled=kind is torch.optim.AdamW)
+        decoupled = kind is torch.optim.AdamW or bool(options.get("decoupled_weight_decay"))
+        found = Adam(**{key: options[key] for key in keys}, decoupled=decoupled)
     else:
         raise _cannot(f"optimizer {name}")
     found.allocate(workers, like)

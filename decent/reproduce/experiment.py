@@ -18,7 +18,7 @@ from decent.reproduce.expectations import Check
 Settings = dict[str, Any]
 
 
-class _Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Description(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`run.toml`: the settings of a full run, and those that a fast run has otherwise."""
 
     title: str
@@ -51,10 +51,10 @@ class Experiment:
         """Whether it came in a wheel, so that its results are not ours to rewrite."""
         return "_share" in self.folder.parts
 
-    def describe(self) -> _Description:
+    def describe(self) -> Description:
         path = self.folder / "run.toml"
         try:
-            return msgspec.convert(tomllib.loads(path.read_text()), _Description)
+            return msgspec.convert(tomllib.loads(path.read_text()), Description)
         except (OSError, tomllib.TOMLDecodeError, msgspec.ValidationError) as cause:
             expected = "title, claim, and tables [full] and [fast] of settings"
             raise ConfigError(f"{path}: {cause}", expected, "see experiments/README.md") from None

@@ -6,14 +6,14 @@
     style.save(figure, folder / "convergence.svg")
 
 Colours are those of Okabe and Ito ("Color Universal Design", 2008), in an order in which
-neighbours differ in lightness too; a label keeps its colour across plots if `COLOURS` or `colour`
-says so. matplotlib is imported when a function is called: it is the extra `plots`.
+neighbours differ in lightness too. matplotlib is imported when a function is called: it is the
+extra `plots`.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from decent.errors import MissingExtra
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, GREY, BLACK = "#E69F00", "#56B4E9", "#777777", "#000000"
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
-COLOURS = {"theory": GREY}
 MARKERS = "osD^vPX"
 
 STYLE: dict[str, Any] = {
@@ -81,11 +80,8 @@ def panels(columns: int, rows: int = 1, width: float = 4.2, height: float = 3.3)
 
 
 def line(axes: Any, x: Sequence[float], y: Sequence[float], label: str, **options: Any) -> None:
-    """A line, in its label's own colour if that has one. What is not positive is left out by log
-    axes; few points get markers."""
-    if label in COLOURS:
-        options = {"color": COLOURS[label], "linestyle": "--", "linewidth": 1.3, **options}
-    elif len(x) <= 12:
+    """A line in the next colour; if its points are few, with a mark for each."""
+    if len(x) <= 12:
         options = {"marker": MARKERS[len(axes.lines) % len(MARKERS)], **options}
     axes.plot(x, y, label=label, **options)
 
@@ -121,11 +117,6 @@ def finish(
     axes.grid(visible=True, which="major")
     if legend and axes.get_legend_handles_labels()[1]:
         axes.legend()
-
-
-def colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each name, to use the same in several panels."""
-    return {name: COLOURS.get(name, CYCLE[k % len(CYCLE)]) for k, name in enumerate(names)}
 
 
 def save(figure: Any, path: Path) -> None:

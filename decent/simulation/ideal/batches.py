@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from decent.simulation.ideal.events import Events, Floats, Ints
 
@@ -40,24 +39,23 @@ def plan(
     the time of each worker's last event, is brought up to date."""
     visits = _Visits(events, len(last))
     batch = visits.batches(patient)
-    left = np.zeros(len(batch), dtype=bool) if whole else _tail(batch)
-    keep = ~left[visits.event]
-    elapsed = visits.elapsed(events.time, last)
-    worker, event = visits.worker[keep], visits.event[keep]
-    last[worker] = events.time[event]  # the last of each worker's stays
-    side = visits.side[keep]
-    order = np.argsort((3 * batch[event] + side) * len(batch) + event)
-    sizes = _sizes(batch[event], side)
-    worker, event, side = worker[order], event[order], side[order]
-    made = Plan(worker, elapsed[keep][order], events.time[event], side, sizes)
-    return made, events.of(left)
+    sizes = _sizes(events, batch)
+    if not whole:
+        sizes = sizes[: _last_large(sizes)]
+    rows = sum(g + 2 * e for g, e in sizes)
+    own = batch[visits.event]
+    order = np.argsort((3 * own + visits.side) * len(batch) + visits.event)[:rows]
+    worker, event = visits.worker[order], visits.event[order]
+    elapsed, time = visits.elapsed(events.time, last)[order], events.time[event]
+    last[worker] = time  # batches are in each worker's own order: the last one stays
+    return Plan(worker, elapsed, time, visits.side[order], sizes), events.of(batch >= len(sizes))
 
 
 class _Visits:
     """Events as seen by their workers: a queue for each, one after the other."""
 
     def __init__(self, events: Events, workers: int) -> None:
-        count = len(events.time)
+        self.events = count = len(events.time)
         pairs = np.flatnonzero(events.peer >= 0)
         worker = np.concatenate([events.worker, events.peer[pairs]])
         event = np.concatenate([np.arange(count), pairs])
@@ -86,7 +84,7 @@ class _Visits:
 
     def batches(self, patient: bool) -> Ints:
         """Of each event, its round."""
-        batch = np.zeros(int(self.event.max(initial=-1)) + 1, dtype=np.int64)
+        batch = np.zeros(self.events, dtype=np.int64)
         head, end = self.start[:-1].copy(), self.start[1:]
         waiting = np.flatnonzero(head < end)
         rounds = 0
@@ -105,17 +103,18 @@ class _Visits:
         return batch
 
 
-def _tail(batch: Ints) -> NDArray[np.bool_]:
-    """Events in the batches after the last large one."""
-    counts = np.bincount(batch)
-    large = np.flatnonzero(counts >= TAIL * counts.max(initial=0))
-    return batch > (large[-1] if len(large) else 0)
+def _sizes(events: Events, batch: Ints) -> list[tuple[int, int]]:
+    """Gradients and exchanges of each batch."""
+    kinds = 2 * batch + (events.peer >= 0)
+    counts = np.bincount(kinds, minlength=2 * (int(batch.max(initial=-1)) + 1))
+    return [(int(g), int(e)) for g, e in counts.reshape(-1, 2)]
 
 
-def _sizes(batch: Ints, side: Ints) -> list[tuple[int, int]]:
-    counts = np.bincount(3 * batch + side, minlength=3 * (int(batch.max(initial=-1)) + 1))
-    table = counts.reshape(-1, 3)[:, :2]
-    return [(int(g), int(e)) for g, e in table]
+def _last_large(sizes: list[tuple[int, int]]) -> int:
+    """How many batches there are up to the last large one."""
+    events = np.array([g + e for g, e in sizes])
+    large = np.flatnonzero(events >= TAIL * events.max(initial=0))
+    return int(large[-1]) + 1 if len(large) else 0
 
 
 def split(plan: Plan, most: int) -> Iterator[tuple[slice, list[tuple[int, int]]]]:

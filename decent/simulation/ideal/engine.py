@@ -231,8 +231,8 @@ class Engine:
             jumps.displace(rows, self.optimizer.displacement(gradients, workers, points))
 
     def _count(self, made: Plan) -> None:
-        each = [np.bincount(made.worker[made.side == s], minlength=self.workers) for s in range(3)]
-        self.tally += np.array(each)
+        found = np.bincount(self.workers * made.side + made.worker, minlength=self.tally.size)
+        self.tally += found.reshape(self.tally.shape)
 
     def _check(self, made: Plan) -> None:
         """Refuse to go on with values that are not finite; says whose came first, and when."""

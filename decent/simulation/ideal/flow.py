@@ -62,15 +62,18 @@ class Spectrum:
 
     def waves(self, elapsed: Floats) -> tuple[Tensor, Tensor | None]:
         """What each place keeps of itself, and gets of its partner: [k, S] both."""
-        times = torch.from_numpy(elapsed)[:, None]  # torch's are the faster functions
-        own = torch.exp(times * torch.from_numpy(self.decay))
-        turning = np.flatnonzero(self.turn)
-        if not len(turning):
-            return own, None
-        angle, fade = times * torch.from_numpy(self.turn[turning]), own[:, turning]
-        other = torch.zeros_like(own)
-        other[:, turning] = fade * torch.sin(angle)
-        own[:, turning] = fade * torch.cos(angle)
+        times = torch.from_numpy(elapsed)  # torch's are the faster functions
+        own = torch.ones(len(elapsed), len(self.decay), dtype=torch.float64)
+        other = torch.zeros_like(own) if self.turn.any() else None
+        for place, (decay, turn) in enumerate(zip(self.decay, self.turn, strict=True)):
+            if decay and turn >= 0:  # the other of a pair has the same
+                own[:, place] = torch.exp(decay * times)
+            if other is not None and turn > 0:
+                angle, fade, partner = turn * times, own[:, place], self.partner[place]
+                other[:, place] = fade * torch.sin(angle)
+                other[:, partner] = -other[:, place]
+                own[:, place] *= torch.cos(angle)
+                own[:, partner] = own[:, place]
         return own, other
 
     def matrices(self, elapsed: Floats) -> Tensor:
