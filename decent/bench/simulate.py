@@ -43,9 +43,14 @@ LR, RATE = 0.1, 0.1
 
 
 def bench_simulate(
-    rounds: int = 5, workers: int = 1024, most: int = 4096, on_part: Callable[[str], None] = print
+    rounds: int = 5,
+    workers: int = 1024,
+    most: int = 4096,
+    threads: int = 1,
+    on_part: Callable[[str], None] = print,
 ) -> Figures:
-    """All figures; `on_part` hears what is being measured."""
+    """All figures, on so many of torch's threads; `on_part` hears what is being measured."""
+    torch.set_num_threads(threads)
     figures: Figures = {"threads": torch.get_num_threads()}
     parts: dict[str, Callable[[], Figures]] = {
         "per_event": lambda: per_event(rounds),
@@ -60,28 +65,31 @@ def bench_simulate(
 
 
 def per_event(rounds: int, seeds: int = 512) -> Figures:
-    """Events per CPU second: one at a time, our engine on one run, and on `seeds` runs at once."""
+    """Events per second: one at a time, our engine on one run, and on `seeds` runs at once."""
     topology = family("ring", 16, rate=2.4815322)  # χ₁χ₂ = ½
     problem: Any = Ridge(samples=45).objective(16)
     system = Dadao(problem.mu, problem.L).system(topology.chi_1, topology.chi_2)
     designs, targets = _data(Ridge(samples=45), 16)
-    rates: dict[str, list[float]] = {"one_at_a_time": [], "one_run": [], "many_runs": []}
-    for turn in range(rounds):
+    spent: dict[str, list[list[float]]] = {}
+    for turn in range(rounds + 1):
         events = Superposed(topology, 1, seed=turn).until(10.0)
         state = torch.zeros(6, 16, 5, dtype=torch.float64)
-        used = _cpu(lambda: one_at_a_time(designs, targets, system, events, state))  # noqa: B023
-        rates["one_at_a_time"].append(len(events.time) / used)
+        used = _used(lambda: one_at_a_time(designs, targets, system, events, state))  # noqa: B023
+        spent.setdefault("one_at_a_time", []).append([len(events.time) / t for t in used])
         for name, count, span in (("one_run", 1, 300.0), ("many_runs", seeds, 20.0)):
             engine = _dadao(problem, system, Superposed(topology, count, seed=turn))
-            used = _cpu(lambda: engine.run(span))  # noqa: B023
-            rates[name].append((engine.gradients + engine.exchanges) / used)
-    medians = {name: statistics.median(each) for name, each in rates.items()}
-    return {
-        "events_per_cpu_s": medians,
-        "ratio_one_run": medians["one_run"] / medians["one_at_a_time"],
-        "ratio_many_runs": medians["many_runs"] / medians["one_at_a_time"],
-        "seeds": seeds,
-    }
+            used = _used(lambda: engine.run(span))  # noqa: B023
+            done = engine.gradients + engine.exchanges
+            spent.setdefault(name, []).append([done / t for t in used])
+    found: Figures = {"seeds": seeds}
+    for k, unit in enumerate(("events_per_s", "events_per_cpu_s")):
+        rates = {
+            name: statistics.median(pair[k] for pair in each[1:]) for name, each in spent.items()
+        }
+        found[unit] = rates
+        for name in ("one_run", "many_runs"):
+            found[unit][f"{name}_over_one_at_a_time"] = rates[name] / rates["one_at_a_time"]
+    return found
 
 
 def one_at_a_time(
@@ -227,7 +235,8 @@ def _plain(batch: int, steps: int) -> float:
     return (time.perf_counter() - start) / steps
 
 
-def _cpu(work: Callable[[], object]) -> float:
-    start = time.process_time()
+def _used(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds on the wall, and of the processor."""
+    start_s, start_cpu_s = time.perf_counter(), time.process_time()
     work()
-    return time.process_time() - start
+    return time.perf_counter() - start_s, time.process_time() - start_cpu_s

@@ -47,13 +47,16 @@ def gossip(
 @click.option("--rounds", default=5, show_default=True, help="Measurements of each, in turn.")
 @click.option("--workers", default=1024, show_default=True, help="Workers that train on digits.")
 @click.option("--most", default=4096, show_default=True, help="Workers that growth goes up to.")
+@click.option("--threads", default=1, show_default=True, help="Threads of torch.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def simulate(rounds: int, workers: int, most: int, as_json: bool) -> None:
+def simulate(rounds: int, workers: int, most: int, threads: int, as_json: bool) -> None:
     """DADAO against one event at a time, a thousand models against plain training, how time grows
     from 64 workers to 4,096, and 10,000 workers' memory."""
     from decent.bench import bench_simulate
 
-    figures = bench_simulate(rounds, workers, most, lambda part: click.echo(part, err=True))
+    figures = bench_simulate(
+        rounds, workers, most, threads, lambda part: click.echo(part, err=True)
+    )
     if as_json:
         click.echo(json.dumps(figures, indent=2))
         return

@@ -45,9 +45,13 @@ class Plan:
     resumes: bool = False
 
     @property
+    def ideal(self) -> bool:
+        return self.config.simulation.fidelity == "ideal" and self.config.method is None
+
+    @property
     def in_events(self) -> bool:
         """Whether progress is counted in events, and not worker by worker."""
-        return self.config.simulation.fidelity == "ideal" or self.config.method is not None
+        return self.ideal or self.config.method is not None
 
     @property
     def title(self) -> str:

@@ -68,12 +68,13 @@ def simulate(
         raise click.UsageError("--resume goes on with a run: give no configuration beside it")
     else:
         plan = run.plan(target, options, scripts=False)
-    if checkpoint_every and not plan.in_events:
-        raise click.UsageError("--checkpoint-every needs --ideal")
+    if (checkpoint_every or plan.resumes) and not plan.ideal:
+        wanted = "--resume" if plan.resumes else "--checkpoint-every"
+        raise click.UsageError(f"{wanted} needs --ideal, and no [method]")
     from decent import simulation
 
     engine = simulation.simulate
-    if plan.in_events:
+    if plan.ideal:
         engine = partial(engine, checkpoint_every=checkpoint_every, resume=plan.resumes)
     ctx.exit(run.perform(plan, engine))
 
