@@ -19,9 +19,10 @@ from decent.observe import summarise
 from decent.topology import families, family
 
 ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("docs", "launch", "topologies", "experiments", "experiments/*")
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/*.md", "launch/*.md", "topologies/*.md", "experiments/*.md")
+    for pattern in ("*.md", *(f"{folder}/*.md" for folder in FOLDERS))
     for path in ROOT.glob(pattern)
 )
 

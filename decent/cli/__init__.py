@@ -1,4 +1,4 @@
-"""The command line: `decent launch`, `simulate`, `topology`, `merge`, `tasks`, `bench`, `reproduce`.
+"""The command line, `decent`: each command is a module here, and one word.
 
 Each command calls one function below it, and imports it only then, so that help comes at once.
 Exit codes: 0 all well; 1 the run failed or lost a worker; 2 what was given cannot be used, and

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import click
@@ -54,11 +55,8 @@ def simulate(rounds: int, workers: int, most: int, threads: int, as_json: bool) 
     from 64 workers to 4,096, and 10,000 workers' memory."""
     from decent.bench import bench_simulate
 
-    figures = bench_simulate(
-        rounds, workers, most, threads, lambda part: click.echo(part, err=True)
-    )
-    if as_json:
-        click.echo(json.dumps(figures, indent=2))
+    note = partial(click.echo, err=True)
+    figures = bench_simulate(rounds, workers, most, threads, note)
         return
     for name, value in _flat(figures):
         click.echo(f"{name:<58}{value:>14.4g}")
