@@ -57,6 +57,8 @@ def simulate(rounds: int, workers: int, most: int, threads: int, as_json: bool) 
 
     note = partial(click.echo, err=True)
     figures = bench_simulate(rounds, workers, most, threads, note)
+    if as_json:
+        click.echo(json.dumps(figures, indent=2))
         return
     for name, value in _flat(figures):
         click.echo(f"{name:<58}{value:>14.4g}")
