@@ -79,6 +79,8 @@ class RuntimeTable(Strict, frozen=True):
     port: int = 0
     """worker i listens on port + i; 0 lets the system choose"""
     chunk_kib: int = 512
+    shared_memory: bool = True
+    """payloads to workers of the same machine go through shared memory"""
     start_s: float = 60.0
     silent_s: float = 3.0
     dead_s: float = 15.0

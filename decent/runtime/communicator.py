@@ -29,6 +29,7 @@ from decent.runtime import link
 from decent.runtime.board import Board
 from decent.runtime.gate import ChunkGate
 from decent.runtime.rendezvous import Rendezvous
+from decent.transport.shared import Place, Shortcuts
 from decent.transport.zeromq import Arrival, ZeroMQ
 from decent.worker import Reduction, Worker
 from decent.worker import messages as m
@@ -54,7 +55,10 @@ class Communicator:
         name = f"{spec.run}/{spec.me}/{epoch}"
         self.transport = ZeroMQ(name, spec.address, max(chunk_bytes, m.HEADER_BYTES))
         self.rendezvous = Rendezvous(Path(spec.folder))
-        self.rendezvous.publish(spec.me, self.transport.address)
+        self.shortcuts = Shortcuts(chunk_bytes, self._arena_of) if spec.shared_memory else None
+        place = None if self.shortcuts is None else self.shortcuts.arena.place
+        published = None if place is None else place.published()
+        self.rendezvous.publish(spec.me, self.transport.address, published)
         self._gate = ChunkGate(board.fd)
         self.worker = Worker(
             spec.me, spec.topology, spec.dynamics, spec.schedule, board.state,
@@ -76,17 +80,21 @@ class Communicator:
         """Until closed, or until the training process is gone."""
         self.worker.start(self.now())
         while not self._finished():
-            self._turn()
-            now_s = self.now()
-            if self.board.steps < self.board.wake_step:
-                wait_s = min(self._wake_s(now_s) - now_s, 1.0)
-                self.transport.poller.poll(max(0, math.ceil(1000 * wait_s)))
-            self._listen()
-            self._advance()
-            for arrival in self.transport.receive(BATCH):
-                self._receive(arrival)
-                self._flush()
+            self.serve(1.0)
         self._say(stats=self.worker.context.stats.as_dict())
+
+    def serve(self, at_most_s: float) -> None:
+        """Do what is due, wait for something to happen, and take what has come."""
+        self._turn()
+        now_s = self.now()
+        if self.board.steps < self.board.wake_step:
+            wait_s = min(self._wake_s(now_s) - now_s, at_most_s)
+            self.transport.poller.poll(max(0, math.ceil(1000 * wait_s)))
+        self._listen()
+        self._advance()
+        for arrival in self.transport.receive(BATCH):
+            self._receive(arrival)
+            self._flush()
 
     def stop(self, reason: str) -> None:
         """Say good-bye and let go of everything."""
@@ -199,7 +207,15 @@ class Communicator:
             peer = packet.message.dst
             if not self.transport.knows(peer) and not self._dial(peer):
                 continue
-            self.transport.send(peer, m.encode(packet, self.spec.run))
+            frames = m.encode(packet, self.spec.run)
+            if self.shortcuts is not None and isinstance(packet.message, m.Request | m.Reply):
+                key = packet.message.seq, packet.message.chunk
+                frames = self.shortcuts.outgoing(peer, type(packet.message).__name__, key, frames)
+            self.transport.send(peer, frames)
+
+    def _arena_of(self, peer: int) -> Place | None:
+        found = self.rendezvous.arena(peer)
+        return None if found is None else Place.of(found)
 
     def _dial(self, peer: int) -> bool:
         """The higher of two workers dials; False while there is nowhere to dial."""
@@ -213,6 +229,11 @@ class Communicator:
         return address is not None
 
     def _receive(self, arrival: Arrival) -> None:
+        if self.shortcuts is not None:
+            frames = self.shortcuts.incoming(self._claimed(arrival), arrival.frames)
+            if frames is None:
+                return  # overwritten, or not to be seen from here: it will be asked for again
+            arrival = arrival._replace(frames=frames)
         try:
             limit = self.spec.limits.chunk
             packet = m.decode(arrival.frames, self.spec.run, np.dtype(self.spec.dtype), limit)
@@ -227,6 +248,14 @@ class Communicator:
         if arrival.dialled is None:
             self.transport.learn(packet.message.src, arrival.route)
         self.worker.receive(packet, self.now())
+
+    @staticmethod
+    def _claimed(arrival: Arrival) -> int | None:
+        """The worker whose connection this says it is."""
+        if arrival.dialled is not None:
+            return arrival.dialled
+        source = (b"///" + arrival.route).rsplit(b"/", 3)[1]
+        return int(source) if source.isdigit() else None
 
     def _check_sender(self, arrival: Arrival, message: m.Message) -> None:
         if arrival.dialled is None:

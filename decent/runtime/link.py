@@ -57,6 +57,7 @@ class Spec:
     origin_s: float  # monotonic seconds that count as 0 in the trace
     folder: str  # of the run
     address: str  # to listen on
+    shared_memory: bool = True  # for payloads to workers of this machine
 
 
 def spec_of(
@@ -79,7 +80,7 @@ def spec_of(
         me=world.me, topology=topology, dynamics=dynamics, schedule=schedule, limits=limits,
         values=layout.numel, dtype=layout.dtype, digest=layout.digest, run=world.run,
         seed=world.config.seed, steps=steps, origin_s=world.origin_s, folder=str(world.folder),
-        address=_address(world, topology),
+        address=_address(world, topology), shared_memory=runtime.shared_memory,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ No process serves it, so none can be lost; a worker that restarts writes its fil
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from decent.folder import read_json, worker_folder, write_json
 
@@ -16,8 +17,17 @@ class Rendezvous:
     def __init__(self, run: Path) -> None:
         self._run = run
 
-    def publish(self, worker: int, address: str) -> None:
-        write_json(worker_folder(self._run, worker) / "endpoint.json", {"address": address})
+    def publish(self, worker: int, address: str, arena: dict[str, Any] | None = None) -> None:
+        path = worker_folder(self._run, worker) / "endpoint.json"
+        write_json(path, {"address": address, "arena": arena})
+
+    def arena(self, worker: int) -> dict[str, Any] | None:
+        """Where its shared memory is; None if it has none, or has not said so yet."""
+        try:
+            found = read_json(worker_folder(self._run, worker) / "endpoint.json").get("arena")
+        except FileNotFoundError:
+            return None
+        return found if isinstance(found, dict) else None
 
     def lookup(self, worker: int) -> str | None:
         """Where `worker` listens; None if it has not said so yet."""
