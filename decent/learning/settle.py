@@ -6,17 +6,21 @@ DADAO's residual (see `dynamics.dadao`).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from decent.config import Config, Named
 from decent.errors import TaskError
+from decent.folder import write_atomic
 from decent.learning.task import load
 
 
-def settle(config: Config, workers: int) -> Config:
+def settle(config: Config, workers: int, out: Path | None = None) -> Config:
     """`config` with dynamics.mu, dynamics.L and the optimizer that go with them filled in, if the
-    dynamics wants to know. Raises TaskError for a task that does not know its curvature."""
-    dynamics = config.make_dynamics()
+    dynamics wants to know; in the run folder `out` too. Raises TaskError for a task that does not
+    know its curvature."""
+    given, dynamics = config, config.make_dynamics()
     if getattr(dynamics, "needs_curvature", False):
         task = load(config.task.name, config.seed, **config.task.options)
         problem = task.objective(workers) if hasattr(task, "objective") else None
@@ -34,4 +38,6 @@ def settle(config: Config, workers: int) -> Config:
     if L is not None and config.optimizer is None:
         step = Named(name="SGD", options={"lr": 1 / (4 * L)})
         config = msgspec.structs.replace(config, optimizer=step)
+    if out is not None and config is not given:
+        write_atomic(out / "config.toml", config.to_toml().encode())
     return config

@@ -117,7 +117,8 @@ class Stacked(Objective):
         load_moments(model, np.average(pooled, 0, weights.numpy()))
 
     def load(self, worker: int, point: Tensor, model: nn.Module) -> None:
-        """Put `point` [d] and the worker's buffers into a model of the task."""
+        """Put `point` [d], the worker's buffers and what is not learnt into a model of the task."""
+        model.load_state_dict(self._loss.model.state_dict())
         views = self._layout.views(point.detach().cpu())
         model.load_state_dict(dict(zip(self._layout.names, views, strict=True)), strict=False)
         self._load_buffers(worker, model)

@@ -31,7 +31,7 @@ class Population:
     def __init__(self, config: Config, out: Path | None) -> None:
         self.topology = config.make_topology()
         self.n, self.replicas, self.out = self.topology.n, config.simulation.replicas, out
-        self.config = config = settle(config, self.n)
+        self.config = config = settle(config, self.n, out)
         self.task = load(config.task.name, config.seed, **config.task.options)
         self.objective = self._objective()
 

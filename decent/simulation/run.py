@@ -177,7 +177,7 @@ def simulate(
         return rounds.simulate(config, out, on_status)
     if config.simulation.fidelity == "ideal":
         return ideal.simulate(config, out, on_status=on_status, **options)
-    config = settle(config, config.make_topology().n)
+    config = settle(config, config.make_topology().n, out)
     started_s = time.monotonic()
     threads = torch.get_num_threads()
     torch.set_num_threads(config.runtime.threads)

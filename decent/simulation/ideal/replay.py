@@ -10,6 +10,7 @@ worker's last event, and `final_state` [n, 6, d] with each worker as of its `fin
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ KEYS = (
     "design", "target", "x0", "x_star", "mu", "L", "chi_1", "chi_2", "event_time", "event_i",
     "event_j", "error", "error_time", "final_state", "final_time",
 )  # fmt: skip
+FINITE = ("x0", "x_star", "error", "error_time", "final_state", "final_time")
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -70,7 +72,7 @@ def _read(path: Path) -> Arrays:
     try:
         with np.load(path, allow_pickle=False) as archive:
             file = dict(archive)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, TypeError, ValueError, zlib.error, zipfile.BadZipFile) as error:
         raise ConfigError(
             f"--events {path}: {getattr(error, 'strerror', None) or 'no such archive'}",
             "a NumPy archive (.npz) of arrays",
@@ -83,8 +85,13 @@ def _read(path: Path) -> Arrays:
     expected = {
         "design": (n, m, d), "target": (n, m), "x0": (n, d), "x_star": (d,),
         "final_state": (n, 6, d), "final_time": (n,), "error": shapes["error_time"][:1],
+        "mu": (), "L": (), "chi_1": (), "chi_2": (),
     }  # fmt: skip
     for key, shape in expected.items():
         if shapes[key] != shape:
             raise ConfigError(f"--events {path}: {key} of shape {shapes[key]}", f"shape {shape}")
+    for key in KEYS:
+        numbers = file[key].dtype.kind in "fiu"
+        if not numbers or (key in FINITE and not np.isfinite(file[key]).all()):
+            raise ConfigError(f"--events {path}: {key} holds what is no number", "finite numbers")
     return file

@@ -40,7 +40,7 @@ class Run:
         self.objective, self.replicas = self.population.objective, self.population.replicas
         self.engine = self._engine()
         self.curve: list[dict[str, float]] = []
-        self.interrupted = False
+        self.interrupted, self.engine_s = False, 0.0
 
     def _engine(self) -> Engine:
         config, topology = self.config, self.population.topology
@@ -65,10 +65,11 @@ class Run:
         for known in self.curve:
             journal(known)
         started, start = time.monotonic(), self.engine.gradients + self.engine.exchanges
-        saved = self.engine.time
+        saved, whole = self.engine.time, False  # inside a window the state is not
 
         def watch() -> None:
-            nonlocal saved
+            nonlocal saved, whole
+            whole = True
             if on_status:
                 on_status([self.status(time.monotonic() - started, start)])
             if every and self.out and self.engine.time >= saved + every:
@@ -76,17 +77,20 @@ class Run:
                 save(self, self.out)
             if stopping():
                 raise KeyboardInterrupt
+            whole = False
 
         with _patience() as stopping:
             try:
                 for point in self._records():
+                    began_s = time.monotonic()
                     self.engine.run(point, watch)
+                    self.engine_s += time.monotonic() - began_s
                     self.curve.append(self.record())
                     journal(self.curve[-1])
             except KeyboardInterrupt:
                 self.interrupted = True
             finally:
-                if self.interrupted and every and self.out:
+                if self.interrupted and whole and every and self.out:
                     save(self, self.out)
                 journal.close()
 
@@ -195,7 +199,8 @@ def simulate(
         "ideal": {
             "time": run.engine.time, "replicas": run.replicas, "events": events,
             "gradients": run.engine.gradients, "exchanges": run.engine.exchanges,
-            "events_per_s": events / wall_s, "last": run.curve[-1] if run.curve else {},
+            "events_per_s": events / max(run.engine_s, 1e-9),
+            "last": run.curve[-1] if run.curve else {},
         },
         "curve": run.curve,
     }  # fmt: skip

@@ -11,7 +11,7 @@ from decent.config import Config
 from decent.learning import Trainer, bind, to_vector
 from decent.simulation.ideal.run import Run, simulate
 from decent.simulation.paces import paces
-from decent.testing import Cluster, cluster
+from decent.testing import Cluster, Limits, cluster
 
 STEPS = 30
 
@@ -35,7 +35,7 @@ def in_the_network(config: Config, until: float) -> tuple[Cluster, list[Trainer]
     c = cluster(
         topology, config.make_dynamics(), config.make_schedule(), initial=starts, steps=1000,
         learner=lambda worker: trainers[worker.me].step(), paces=paces(config, n, unit=True),
-        follow=False, seed=config.seed,
+        follow=False, seed=config.seed, limits=Limits(chunk=400),
     )  # fmt: skip
     for me, trainer in enumerate(trainers):
         bind(trainer.model, c.workers[me].slots.array[0])

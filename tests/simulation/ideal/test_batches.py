@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decent.simulation.ideal.batches import Plan, plan, split
 from decent.simulation.ideal.events import Events
 
 Event = tuple[float, int, int]
+fewer = settings(max_examples=60)
 MODES = {"patient": st.booleans(), "whole": st.booleans()}
 
 
@@ -76,6 +77,7 @@ def histories(workers: int, events: list[Event]) -> list[list[Event]]:
     return own
 
 
+@fewer
 @given(drawn=happenings(), **MODES)
 def test_every_event_once_in_its_workers_order(
     patient: bool, whole: bool, drawn: tuple[int, Events]
@@ -88,6 +90,7 @@ def test_every_event_once_in_its_workers_order(
     assert histories(workers, done + rows_of(left)) == histories(workers, rows_of(events))
 
 
+@fewer
 @given(drawn=happenings(), **MODES)
 def test_a_batch_touches_each_worker_once(
     patient: bool, whole: bool, drawn: tuple[int, Events]
@@ -101,6 +104,7 @@ def test_a_batch_touches_each_worker_once(
         assert not patient or len(kinds) == 1
 
 
+@fewer
 @given(drawn=happenings(), cuts=st.lists(st.integers(0, 75), max_size=4), **MODES)
 def test_elapsed_is_since_the_workers_event_before(
     patient: bool, whole: bool, drawn: tuple[int, Events], cuts: list[int]
@@ -125,6 +129,7 @@ def test_elapsed_is_since_the_workers_event_before(
     assert histories(workers, done) == histories(workers, rows_of(events))
 
 
+@fewer
 @given(happenings())
 def test_as_few_batches_as_the_longest_chain_allows(drawn: tuple[int, Events]) -> None:
     workers, events = drawn
@@ -159,6 +164,7 @@ def test_patience_takes_more_gradients_at_once() -> None:
     assert [size for size in patient.sizes if size[0]] == [(6, 0)]
 
 
+@fewer
 @given(happenings(), st.integers(1, 40))
 def test_groups_are_consecutive_and_no_larger_than_asked(
     drawn: tuple[int, Events], most: int

@@ -70,6 +70,7 @@ def test_flows_with_and_without_eigenvectors(name: str, size: int) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
+@settings(max_examples=60)
 @given(systems(), TIMES)
 def test_any_flow(size: int, system: System, times: Array) -> None:
     check(system, size, times)
