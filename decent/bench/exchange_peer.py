@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import json
 import os
-import resource
 import socket
 import sys
 import time
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from decent.bench.memory import peak_mb
 from decent.dynamics import Acid, Dynamics, Gossip
 from decent.runtime.board import Board
 from decent.runtime.communicator import Communicator
@@ -105,7 +105,7 @@ def main(settings: dict[str, Any]) -> None:
     dist.init_process_group("gloo", init_method=f"file://{folder}/gloo", rank=rank, world_size=2)
     works: dict[str, Callable[[], object]] = {}
     kinds = settings["kinds"]
-    base_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    base_mb = peak_mb()
     for kind, shared in (("tcp", False), ("shared", True)):
         if kind in kinds:
             half = Half(rank, settings, folder / kind, shared)
@@ -122,9 +122,8 @@ def main(settings: dict[str, Any]) -> None:
     for _ in range(settings["rounds"] + 1):
         for kind, work in works.items():
             found[kind].append(measured(work))
-    peak_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if rank == 0:
-        print(json.dumps({"found": found, "peak_mb": (peak_kb - base_kb) / 1024}), flush=True)
+        print(json.dumps({"found": found, "peak_mb": peak_mb() - base_mb}), flush=True)
     dist.barrier()
     os._exit(0)  # sockets and groups need no good-byes here
 

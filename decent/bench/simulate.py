@@ -157,23 +157,23 @@ def growth(most: int) -> Figures:
 
 
 CONSENSUS = """
-import json, resource, sys, time
+import json, sys, time
+from decent.bench.memory import peak_mb
 from decent.config import from_dict
 from decent.simulation import simulate
 import decent.simulation.ideal.run, torch, scipy.sparse.linalg
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 workers, size, dynamics = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 config = from_dict({
     "workers": workers, "steps": 20, "init": "own", "task": {"name": "consensus", "size": size},
     "topology": {"name": "random_regular", "degree": 3, "rate": 1.0}, "dynamics": dynamics,
     "simulation": {"fidelity": "ideal", "records": 10},
 })
-before, start = peak(), time.perf_counter()
+before, start = peak_mb(), time.perf_counter()
 found = simulate(config)["ideal"]
 print(json.dumps({
     "wall_s": time.perf_counter() - start, "exchanges": found["exchanges"],
     "events_per_s": found["events_per_s"], "consensus": found["last"]["consensus"],
-    "peak_mb": peak() - before,
+    "peak_mb": peak_mb() - before,
 }))
 """
 
