@@ -36,6 +36,8 @@ class Pictures:
             "dropout": lambda: nn.Dropout(0.5),
         }
         inner = [made[layer]() for layer in self.layers if layer in made]
+        if "alone" in self.layers:  # one parameter, which is the whole vector
+            return nn.Sequential(nn.Conv2d(1, 3, 6, bias=False), nn.Flatten()).double()
         return nn.Sequential(
             nn.Conv2d(1, 2, 3), *inner, nn.Tanh(), nn.Flatten(), nn.Linear(32, 3)
         ).double()
@@ -130,7 +132,8 @@ KINDS = [(), ("norm",), ("frozen",), ("listed", "norm")]
 
 
 @pytest.mark.parametrize(
-    ("layers", "often"), [*((kind, 100) for kind in KINDS), (("norm", "frozen"), 2)]
+    ("layers", "often"),
+    [*((kind, 100) for kind in KINDS), (("norm", "frozen"), 2), (("alone",), 1)],
 )
 def test_gradients_are_those_of_autograd(
     layers: tuple[str, ...], often: int, monkeypatch: pytest.MonkeyPatch

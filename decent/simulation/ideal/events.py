@@ -157,7 +157,8 @@ class _Steps:
             self._left = None if self._left is None else self._left - count
         if self._left == 0:
             self.end = float(self._times[-1])
-        start, self._given = self._given, int(np.searchsorted(self._times, time))
+        start = self._given
+        self._given = max(start, int(np.searchsorted(self._times, time)))
         return self._times[start : self._given]
 
     def done(self, time: float) -> int:
@@ -192,8 +193,7 @@ class _OneByOne:
 
     def until(self, time: float) -> tuple[Floats, Ints]:
         times, peers = list[float](), list[int]()
-        while self._agenda.next_time < time:
-            now = max(0.0, self._agenda.next_time)
+        while (now := max(0.0, self._agenda.next_time)) < time:
             for peer in self._agenda.due(now, self._progress(now)):
                 times.append(now)
                 peers.append(peer)
@@ -276,7 +276,7 @@ class Recorded:
 
     def until(self, time: float) -> Events:
         start = self._given
-        self._given = int(np.searchsorted(self._events.time, time))
+        self._given = max(start, int(np.searchsorted(self._events.time, time)))
         return self._events.of(np.arange(start, self._given))
 
     def _check(self, time: Floats, worker: Floats, peer: Floats) -> None:

@@ -47,6 +47,9 @@ class Spectrum:
                 decay.append(value.real)
                 turn.append(0.0)
                 partner.append(place)
+        if (size := len(flow)) != len(columns):  # rounding has parted a pair: no closed form
+            columns = list(np.full((size, size), np.nan))
+            decay, turn, partner = [0.0] * size, [0.0] * size, list(range(size))
         self.vectors = np.array(columns).T
         self.decay, self.turn, self.partner = np.array(decay), np.array(turn), np.array(partner)
         with np.errstate(all="ignore"):
@@ -165,14 +168,15 @@ def _eigen(flow: Floats) -> tuple[NDArray[Any], NDArray[Any]]:
     """Eigenvalues [S] and vectors [S, S]. Where LAPACK finds an eigenvalue twice (DADAO's 0), its
     vectors may be all but parallel: a basis of their space, if there is one, takes their place."""
     values, vectors = np.linalg.eig(flow)
-    for value in values.copy():
-        same = np.abs(values - value) <= EQUAL * np.abs(flow).max()
+    found, near = values.copy(), EQUAL * np.abs(flow).max()
+    for value in values:
+        centre = value.real if abs(value.imag) <= near else value
+        same = np.abs(values - centre) <= near
         if np.count_nonzero(same) > 1:
-            mean = values[same].mean()
-            values[same] = mean = mean if mean.imag else mean.real
-            apart = np.linalg.svd(flow - mean * np.eye(len(flow)))[2]
+            found[same] = centre
+            apart = np.linalg.svd(flow - centre * np.eye(len(flow)))[2]
             vectors[:, same] = apart[-np.count_nonzero(same) :].conj().T
-    return values, vectors
+    return found, vectors
 
 
 def drift(system: System, short: bool) -> Drift:

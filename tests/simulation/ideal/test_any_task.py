@@ -68,6 +68,18 @@ def test_digits_train_as_in_the_network(overrides: tuple[str, ...]) -> None:
     assert (moved > 0.005).all()
 
 
+def test_many_workers_are_taken_a_cacheful_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def state() -> torch.Tensor:
+        config = described("workers=20", "schedule=never", "simulation.step_jitter=0.0")
+        run = Run(config, None)
+        run.engine.run(3.5)
+        return run.engine.state(3.5)
+
+    whole = state()
+    monkeypatch.setattr("decent.learning.stacked.TILE_BYTES", 1)
+    torch.testing.assert_close(state(), whole, rtol=0, atol=1e-6)
+
+
 def test_without_exchanges_each_worker_trains_alone() -> None:
     """All through `simulate`, to the measures of the local models and their merge."""
     config = described("schedule=never")

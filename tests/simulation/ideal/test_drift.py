@@ -17,6 +17,7 @@ from decent.simulation.ideal.events import Recorded
 from decent.testing import systems
 
 SIZES = [2, 80]  # vectors short and long are held in different coordinates
+D = 1e-133
 FLOWS = {
     "none": [[0.0, 0], [0, 0]],
     "defective": [[0.0, 1], [0, 0]],
@@ -25,6 +26,13 @@ FLOWS = {
     "defective, beside a turn": [[0.0, 1, 1, 0], [-1, 0, 0, 1], [0, 0, 0, 1], [0, 0, -1, 0]],
     "all but defective": [[0.0, 1], [1e-9, 0]],
     "all but a turn": [[0.0, 1], [-1e-12, 0]],
+    "defective but for dust": [
+        [-D, -D, -D, -D, -D],
+        [-D, -D, -D, -D, -D],
+        [-D, -D, -D, -D, -D],
+        [-D, 0.5, -D, -D, -D],
+        [-D, -D, 1, -D, -D],
+    ],
     "turn": [[0.0, 1], [-1, 0]],
     "turn that fades": [[-0.2, 3], [-3, -0.2]],
     "two turns": [[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, -0.1, 2], [0, 0, -2, -0.1]],

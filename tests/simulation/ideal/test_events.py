@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decent.errors import ScheduleError
-from decent.schedule import Contact, Never, Periodic, Poisson, View, Window, stream
+from decent.schedule import Contact, Never, OnePeer, Periodic, Poisson, View, Window, stream
 from decent.simulation.ideal.events import Events, Recorded, Scheduled, Superposed
 from decent.testing import Pace, contacts, graphs, schedules
 from decent.topology import Topology, family
@@ -72,6 +72,14 @@ def test_contacts_of_any_schedule_are_those_of_a_worker(
     assert started(source.until(until), n) == expected
 
 
+def test_a_step_that_is_done_counts_at_once() -> None:
+    """The window opens at the fourth of eight steps, and at that very time there is a contact."""
+    schedule = Window(0.5, 0.75, keep_budget=False, base=OnePeer(1.0))
+    source = Scheduled(RING, schedule, steps=8, paces=[STEADY] * RING.n)
+    times = {time for own in started(source.until(8.0), RING.n) for time, _ in own}
+    assert times == {4.0, 5.0}
+
+
 @pytest.mark.parametrize("schedule", [Never(), Periodic(), erratic])
 def test_a_schedule_may_have_no_blocks_and_may_end(schedule: Any) -> None:
     found = Scheduled(RING, schedule, seed=3, gradients=False).until(50.0)
@@ -108,6 +116,19 @@ def test_windows_do_not_matter(
         assert (np.diff(part.time) >= 0).all()
     assert parted(joined(parts), RING.n) == parted(whole, RING.n)
     assert one.end == many.end
+
+
+def test_nothing_comes_before_0_or_twice() -> None:
+    time, worker, peer = np.array([0.0, 1.0]), np.array([0, 1]), np.array([1, 2])
+    for source in (
+        Scheduled(RING, Poisson()), Scheduled(RING, erratic), Superposed(RING, 2),
+        Recorded(6, time, worker, peer),
+    ):  # fmt: skip
+        assert not len(source.until(0.0).time)
+        assert len(source.until(5.0).time)
+        for earlier in (0.0, 2.0, 5.0):
+            assert not len(source.until(earlier).time)
+        assert (source.until(9.0).time >= 5.0).all()
 
 
 @pytest.mark.parametrize("pace", [STEADY, JITTERY, RANDOM])
@@ -172,7 +193,9 @@ def test_superposed_counts_are_poisson(gradients: bool) -> None:
     groups = [steps & (worker == i) for i in range(n)]
     groups += [~steps & (worker == i) & (found.peer % n == j) for i, j in UNEVEN.edges]
     assert sum(map(np.count_nonzero, groups)) == len(steps)
-    for group, rate in zip(groups, [1.0 * gradients] * n + list(UNEVEN.rates), strict=True):
+    rates = [1.0 * gradients] * n + list(UNEVEN.rates)
+    groups, rates = [*groups, steps | True], [*rates, sum(rates)]
+    for group, rate in zip(groups, rates, strict=True):
         counts = np.bincount(replica[group], minlength=replicas)
         mean = rate * until
         assert abs(counts.mean() - mean) <= 4 * np.sqrt(mean / replicas)
