@@ -1,6 +1,7 @@
 """Measurements that print medians and ratios against the alternative in the same run."""
 
+from decent.bench.exchange import bench_exchange
 from decent.bench.gossip import bench_gossip
 from decent.bench.simulate import bench_simulate
 
-__all__ = ["bench_gossip", "bench_simulate"]
+__all__ = ["bench_exchange", "bench_gossip", "bench_simulate"]

@@ -1,4 +1,4 @@
-"""`decent bench`: what gossip costs training on this machine, and how fast simulations are."""
+"""`decent bench`: what gossip and an exchange cost on this machine, how fast simulations are."""
 
 from __future__ import annotations
 
@@ -74,3 +74,25 @@ def _flat(figures: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, flo
                 yield from _flat(each, f"{path}{name}.{each['workers']}.")
         else:
             yield f"{path}{name}".replace("_", " "), value
+
+
+@bench.command(short_help="An exchange against torch.distributed.")
+@click.option("--params", default=25_000_000, show_default=True, help="Values of float32.")
+@click.option("--rounds", default=7, show_default=True, help="Measurements of each, in turn.")
+@click.option(
+    "--dynamics", type=click.Choice(["gossip", "a2cid2"]), default="gossip", show_default=True
+)
+@click.option("--chunk-kib", default=512, show_default=True, help="Size of the pieces.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def exchange(params: int, rounds: int, dynamics: str, chunk_kib: int, as_json: bool) -> None:
+    """Two processes exchange a vector: ours over TCP and through shared memory, gloo's all-reduce
+    and gloo's send and receive, in turn."""
+    from decent.bench import bench_exchange
+
+    figures = bench_exchange(params, rounds, dynamics, chunk_kib)
+    if as_json:
+        click.echo(json.dumps(figures, indent=2))
+        return
+    for name, value in _flat(figures):
+        shown = f"{value:.4g}" if isinstance(value, (int, float)) else value
+        click.echo(f"{name:<58}{shown:>14}")
