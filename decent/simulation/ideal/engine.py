@@ -138,7 +138,8 @@ class Engine:
         return passed
 
     def points(self, time: float | None = None) -> Tensor:
-        """[n, d]: the parameters of all workers, drifted to a common `time` (none: now)."""
+        """[n, d]: the parameters of all workers, drifted to a common `time` (none: now). May be a
+        view of the state, which the next `run` changes."""
         parameters = np.linalg.inv(self._drift.basis)[:1]
         rows, elapsed = self.rows, self._since(self.time if time is None else time)
         if self._drift.still:
