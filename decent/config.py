@@ -3,6 +3,7 @@
     seed, workers, steps, batch_size
     [task]  [optimizer]                  what is trained
     [topology] [schedule] [dynamics] [merge]    who, when, how, into what
+    [exchange]                           what is sent of the values
     [runtime]  [simulation]              where: real processes, or virtual time
 
 `[task]`, `[schedule]`, `[dynamics]`, `[merge]` and `[optimizer]` name a thing and give its options
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -31,9 +31,6 @@ from decent.errors import ConfigError, InputError, TopologyError
 
 NAMED = ("task", "schedule", "dynamics", "merge", "optimizer", "method")
 """Tables of the form: a name, and its options beside it."""
-
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -66,6 +63,16 @@ class MergeTable(Strict, frozen=True):
     options: dict[str, Any] = {}
 
 
+class ExchangeTable(Strict, frozen=True):
+    """What an exchange sends of its values."""
+
+    codec: Literal["exact", "fp32", "bf16", "fp16", "int8", "topk"] = "exact"
+    share: float = 0.1
+    """topk: of the values of a chunk"""
+    block: int = 256
+    """int8: values to a scale"""
+
+
 class RuntimeTable(Strict, frozen=True):
     """Real processes. Times in seconds."""
 
@@ -74,8 +81,12 @@ class RuntimeTable(Strict, frozen=True):
     transport: Literal["tcp", "ipc"] = "tcp"
     host: str = "127.0.0.1"
     """address the workers listen on; others reach them there"""
+    encrypt: bool = False
+    """on loopback too; off loopback traffic is encrypted in any case"""
     insecure: bool = False
-    """allow a host other than loopback although traffic is not encrypted yet"""
+    """… unless this is true, which the command line takes as --insecure and nowhere else"""
+    keys: str | None = None
+    """file or folder of secret keys, for the public ones of the topology; none: fresh ones"""
     port: int = 0
     """worker i listens on port + i; 0 lets the system choose"""
     chunk_kib: int = 512
@@ -84,6 +95,8 @@ class RuntimeTable(Strict, frozen=True):
     start_s: float = 60.0
     silent_s: float = 3.0
     dead_s: float = 15.0
+    ledger: bool | Literal["auto"] = "auto"
+    """for `decent audit`; auto: of many chunks, local steps are measured in one of sixteen"""
 
 
 class SimulationTable(Strict, frozen=True):
@@ -134,6 +147,7 @@ class Config(Strict, frozen=True):
     method: Named | None = None
     """a round-based method to simulate in place of schedule and dynamics"""
     merge: MergeTable = MergeTable()
+    exchange: ExchangeTable = ExchangeTable()
     runtime: RuntimeTable = RuntimeTable()
     simulation: SimulationTable = SimulationTable()
 
@@ -144,6 +158,17 @@ class Config(Strict, frozen=True):
             _at_least("workers", self.workers, 1)
         if self.topology.rate != "own":
             _more_than_0("topology.rate", self.topology.rate)
+        if not 0 < self.exchange.share <= 1:
+            raise ConfigError(f"exchange.share = {self.exchange.share}", "0 < share ≤ 1")
+        _at_least("exchange.block", self.exchange.block, 1)
+        if self.exchange.codec != "exact" and (
+            self.method is not None or self.simulation.fidelity == "ideal"
+        ):
+            raise ConfigError(
+                f"exchange.codec = {self.exchange.codec!r}",
+                '"exact" in ideal simulations and round-based methods: they send no messages',
+                'use simulation.fidelity = "network"',
+            )
         _at_least("runtime.threads", self.runtime.threads, 1)
         _at_least("runtime.chunk_kib", self.runtime.chunk_kib, 1)
         for field in ("start_s", "silent_s", "dead_s"):
@@ -152,12 +177,8 @@ class Config(Strict, frozen=True):
             raise ConfigError(
                 f"runtime.port = {self.runtime.port}", "a port for each worker below 65536, or 0"
             )
-        if self.runtime.host not in LOOPBACK and not self.runtime.insecure:
-            raise ConfigError(
-                f"runtime.host = {self.runtime.host!r}",
-                f"{' or '.join(LOOPBACK)}, since traffic is not encrypted",
-                "on a network that you trust, set runtime.insecure = true",
-            )
+        if self.runtime.encrypt and self.runtime.insecure:
+            raise ConfigError("runtime.encrypt and runtime.insecure", "one of the two at most")
         _more_than_0("simulation.step_s", self.simulation.step_s)
         for field in ("replicas", "records"):
             _at_least(f"simulation.{field}", getattr(self.simulation, field), 1)
@@ -223,7 +244,7 @@ def load(source: str | Path | None = None, overrides: Iterable[str] = ()) -> Con
     `KEY=VALUE` overrides, keys dotted, values as in TOML (bare words are strings)."""
     data = _read(_locate(source)) if source is not None else {}
     for override in overrides:
-        _override(data, override)
+        toml.override(data, override)
     return from_dict(data)
 
 
@@ -247,38 +268,11 @@ def _locate(source: str | Path) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        data = tomllib.loads(path.read_text())
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: {error.strerror}", "a TOML file that can be read", "check the path"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}", "a TOML file") from None
+    data = toml.read(path)
     file = data.get("topology", {}).get("file") if isinstance(data.get("topology"), dict) else None
     if isinstance(file, str) and not Path(file).is_absolute() and (path.parent / file).exists():
         data["topology"]["file"] = str((path.parent / file).resolve())
     return data
-
-
-def _override(data: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not key:
-        raise ConfigError(f"--set {override}", "KEY=VALUE, such as steps=500 or task.alpha=0.3")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *path, last = key.strip().split(".")
-    table = data
-    for part in path:
-        inner = table.setdefault(part, {})
-        if isinstance(inner, str):
-            inner = table[part] = {"name": inner}
-        if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override}", f"{part} to be a table")
-        table = inner
-    table[last] = value
 
 
 def _gather(key: str, value: Any) -> Any:

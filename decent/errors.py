@@ -15,7 +15,8 @@
     │   ├── CommunicatorError   the communicator process died or reported an error
     │   └── Declared            this worker's peers have declared it dead and merged without it
     └── PeerError               the other side's doing
-        ├── PeerRefused         wrong run, wrong worker, another version, another model
+        ├── PeerRefused         wrong run, wrong worker, another version, another model, its key
+        │   └── WrongKey        one worker's key where another speaks
         └── ProtocolError       a malformed message
 
 Every message says what was given, what was expected and what to do.
@@ -87,7 +88,11 @@ class PeerError(DecentError):
 
 
 class PeerRefused(PeerError):
-    """Wrong run, wrong worker, another version or another model, at either end."""
+    """Wrong run, wrong worker, another version, another model or an unknown key, at either end."""
+
+
+class WrongKey(PeerRefused):
+    """One worker's key where another speaks."""
 
 
 class ProtocolError(PeerError):

@@ -25,7 +25,7 @@ from decent.simulation.cluster import Cluster, Fault
 from decent.simulation.cluster import Pace as Pace
 from decent.simulation.network import Network
 from decent.topology import Topology
-from decent.worker import Clock, Limits, UniformClock, Worker
+from decent.worker import Clock, Codec, Ledger, Limits, UniformClock, Worker
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
@@ -47,25 +47,34 @@ def cluster(
     limits: Limits = LIMITS,
     clock: Callable[[], Clock] = UniformClock,
     trace: list[dict[str, Any]] | None = None,
+    ledgers: dict[int, list[dict[str, Any]]] | None = None,
     seed: int = 0,
     follow: bool = True,
+    codec: Codec | None = None,
     **options: Any,
 ) -> Cluster:
     """Workers at `initial` parameters (n, d), random normal by default, on a network without
-    delays by default. Events are appended to `trace`, each with its worker. `options` are those
-    of `Cluster`: learner, paces, weights, faults, merge."""
+    delays by default. Events are appended to `trace`, each with its worker; `ledgers` takes up each
+    worker's lines, for `decent.worker.audit`. `options` are those of `Cluster`: learner, paces,
+    weights, faults, merge."""
     if initial is None:
         initial = stream(seed, "initial").normal(size=(topology.n, values))
     events = [] if trace is None else trace
-    workers = [
-        Worker(
+
+    def ledger(me: int) -> Ledger | None:
+        return None if ledgers is None else Ledger(ledgers.setdefault(me, []).append, seed)
+
+    def make(me: int, epoch: int = 0) -> Worker:
+        return Worker(
             me, topology, dynamics, as_schedule(schedule), dynamics.initial(initial[me]),
-            seed=seed, steps=steps, clock=clock(), limits=limits, follow=follow,
-            record=lambda event, me=me: events.append({"worker": me, **event}),  # type: ignore[misc]
-        )
-        for me in range(topology.n)
-    ]  # fmt: skip
-    return Cluster(workers, network or Network(topology, seed=seed), seed=seed, **options)
+            seed=seed, steps=steps, clock=clock(), limits=limits, follow=follow, epoch=epoch,
+            record=lambda event: events.append({"worker": me, **event}),
+            codec=codec, ledger=ledger(me),
+        )  # fmt: skip
+
+    workers = [make(me) for me in range(topology.n)]
+    network = network or Network(topology, seed=seed)
+    return Cluster(workers, network, seed=seed, make=make, **options)
 
 
 def contacts(
@@ -92,6 +101,11 @@ def contacts(
 def kill(worker: int, at_s: float) -> Fault:
     """The worker's process dies and does not come back."""
     return Fault(at_s, f"worker {worker} is killed", lambda cluster: cluster.kill(worker))
+
+
+def restart(worker: int, at_s: float) -> Fault:
+    """A new process takes the worker's place, and knows nothing of what was before."""
+    return Fault(at_s, f"worker {worker} restarts", lambda cluster: cluster.restart(worker))
 
 
 def pause(worker: int, at_s: float, for_s: float) -> Fault:
@@ -126,6 +140,11 @@ def lose(share: float, at_s: float = 0.0, for_s: float = math.inf) -> Fault:
 def duplicate(share: float, at_s: float = 0.0, for_s: float = math.inf) -> Fault:
     """A share of all messages comes twice, beyond what does already."""
     return _share("duplicate", share, at_s, for_s)
+
+
+def corrupt(share: float, at_s: float = 0.0, for_s: float = math.inf) -> Fault:
+    """Of a share of all payloads one bit is flipped on the way, beyond those already."""
+    return _share("corrupt", share, at_s, for_s)
 
 
 def _share(name: str, share: float, at_s: float, for_s: float) -> Fault:
@@ -193,9 +212,10 @@ def schedules() -> SearchStrategy[Schedule]:
 
 
 def fault_scripts(
-    workers: int, until_s: float, deaths: bool = False, most: int = 4
+    workers: int, until_s: float, deaths: bool = False, most: int = 4, restarts: bool = False
 ) -> SearchStrategy[list[Fault]]:
-    """What may go wrong by `until_s`, when all of it is over; workers die only with `deaths`."""
+    """What may go wrong by `until_s`, when all of it is over; workers die only with `deaths`, and
+    restart only with `restarts`."""
     st = _hypothesis("strategies")
     who, share, time = st.integers(0, workers - 1), st.floats(0, 0.4), st.floats(0, until_s)
     span = st.tuples(time, time).map(lambda ends: (min(ends), max(ends) - min(ends)))
@@ -205,7 +225,9 @@ def fault_scripts(
         st.builds(lambda i, j, span: cut(i, j, *span), who, who, span),
         st.builds(lambda by, span: lose(by, *span), share, span),
         st.builds(lambda by, span: duplicate(by, *span), share, span),
+        st.builds(lambda by, span: corrupt(by, *span), share, span),
         *([st.builds(kill, who, time)] if deaths else []),
+        *([st.builds(restart, who, time)] if restarts else []),
     ]
     return st.lists(st.one_of(makers), max_size=most)  # type: ignore[no-any-return]
 

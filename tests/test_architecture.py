@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
     {"errors"},
-    {"folder", "plugins", "share", "toml"},
+    {"folder", "keys", "plugins", "share", "toml"},
     {"topology"},
     {"schedule"},
     {"dynamics", "merge"},
@@ -110,6 +110,7 @@ def test_imports_run_one_way() -> None:
         ("scipy", {"topology"}),
         ("cvxpy", {"topology"}),
         ("matplotlib", {"reproduce"}),
+        ("xxhash", {"worker"}),
         ("pickle", set()),
         ("cloudpickle", {"runtime"}),
     ],
@@ -130,7 +131,7 @@ def _loaded_after(statement: str) -> set[str]:
 
 
 def test_import_decent_is_light() -> None:
-    assert not _loaded_after("import decent") & {"torch", "zmq", "numpy", "click", "rich"}
+    assert not _loaded_after("import decent") & {"torch", "zmq", "numpy", "click", "rich", "xxhash"}
 
 
 def test_the_communicator_starts_without_torch() -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import click
 
 from decent import __version__
+from decent.cli.audit import audit
 from decent.cli.bench import bench
 from decent.cli.group import Decent
+from decent.cli.keygen import keygen
 from decent.cli.launch import launch
 from decent.cli.merge import merge
 from decent.cli.reproduce import reproduce
@@ -30,5 +32,5 @@ def main() -> None:
     """
 
 
-for command in (launch, simulate, topology, merge, tasks, bench, reproduce):
+for command in (launch, simulate, audit, topology, keygen, merge, tasks, bench, reproduce):
     main.add_command(command)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from decent.cli.options import Options, run_options
+
+if TYPE_CHECKING:
+    from decent.config import Config
 
 
 class ScriptCommand(click.Command):
@@ -25,6 +28,7 @@ class ScriptCommand(click.Command):
 @click.argument("target", required=False, metavar="[CONFIG.toml | NAME | SCRIPT.py]")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[ARGS]...")
 @run_options
+@click.option("--insecure", is_flag=True, help="Encrypt nothing, not even off this machine.")
 @click.pass_context
 def launch(
     ctx: click.Context, /, target: str | None, arguments: tuple[str, ...], **given: Any
@@ -43,7 +47,19 @@ def launch(
     from decent.cli import run
 
     plan = run.plan(target, Options(**given), arguments)
+    _check_insecure(plan.config, plan.options)
     from decent import launcher
 
     engine = partial(launcher.launch, script=plan.script, arguments=list(arguments))
     ctx.exit(run.perform(plan, engine))
+
+
+def _check_insecure(config: Config, options: Options) -> None:
+    """A configuration may come from someone else: it alone must not turn encryption off."""
+    from decent.errors import ConfigError
+
+    if config.runtime.insecure and not options.insecure:
+        raise ConfigError(
+            "runtime.insecure = true in the configuration", "--insecure on the command line",
+            "type it to encrypt nothing, or remove the key",
+        )  # fmt: skip

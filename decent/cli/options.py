@@ -22,10 +22,12 @@ class Options:
     seed: int | None = None
     compare: bool = False
     as_json: bool = False
+    insecure: bool = False
 
     def overrides(self) -> list[str]:
         """As `config.load` takes them; the options of their own come last, and so count."""
-        own = {"workers": self.workers, "seed": self.seed}
+        insecure = "true" if self.insecure else None
+        own = {"workers": self.workers, "seed": self.seed, "runtime.insecure": insecure}
         return [*self.settings, *(f"{k}={v}" for k, v in own.items() if v is not None)]
 
 

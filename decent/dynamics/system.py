@@ -29,6 +29,7 @@ Array = NDArray[np.float64]
 State = NDArray[np.floating[Any]]
 
 _TAYLOR = 18  # 1/19! is below the rounding of float64
+_NEGLIGIBLE = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,11 +74,15 @@ class System:
         return _frozen(np.eye(len(self.slots)) - self._shear)
 
     @cached_property
+    def inverse(self) -> Array:
+        """T⁻¹ [S, S]: from the coordinates of `basis` to the slots."""
+        return _frozen(np.eye(len(self.slots)) + self._shear)
+
+    @cached_property
     def relative(self) -> System:
         """The same system in the coordinates of `basis`: it does to T @ state what this does to
         state, and its own basis is the identity."""
-        identity = np.eye(len(self.slots))
-        inverse = identity + self._shear
+        identity, inverse = np.eye(len(self.slots)), self.inverse
         return System(
             self.slots,
             flow=self.basis @ self.flow @ inverse,
@@ -112,6 +117,33 @@ def exchange(system: System, state_i: State, state_j: State) -> None:
     step = np.outer(system.mix, system.message @ state_i - system.message @ state_j)
     state_i -= step
     state_j += step
+
+
+def conserved(flow: Array, among: Array | None = None) -> Array:
+    """[C, S]: all combinations ℓ of slots that a drift by `flow` leaves alone, ℓᵀA = 0, as far as
+    they are combinations of the rows of `among`. Reduced to echelon form, so that equal spaces have
+    equal rows; the entries of a row are 1 in all."""
+    rows = np.eye(len(flow)) if among is None else among
+    sizes = np.abs(flow).max(axis=0)
+    left, values, _ = np.linalg.svd(rows @ (flow / np.where(sizes > 0, sizes, 1.0)))
+    rank = int((values > _NEGLIGIBLE).sum())
+    return _echelon(left[:, rank:].T @ rows)
+
+
+def _echelon(rows: Array) -> Array:
+    rows, done = rows.copy(), 0
+    for column in range(rows.shape[1]):
+        if done == len(rows):
+            break
+        pivot = done + int(np.abs(rows[done:, column]).argmax())
+        if abs(rows[pivot, column]) > _NEGLIGIBLE:
+            rows[[done, pivot]] = rows[[pivot, done]]
+            rows[done] /= rows[done, column]
+            others = np.arange(len(rows)) != done
+            rows[others] -= np.outer(rows[others, column], rows[done])
+            done += 1
+    rows[np.abs(rows) < _NEGLIGIBLE] = 0.0
+    return np.asarray(rows / np.abs(rows).sum(axis=1, keepdims=True))
 
 
 def _exponential(matrix: Array) -> Array:

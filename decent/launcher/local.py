@@ -47,6 +47,9 @@ class Local:
         self._task = script, tuple(arguments)
 
     def start(self) -> None:
+        from decent.runtime.security import check_keys
+
+        check_keys(self.config, self.config.make_topology())
         from decent.runtime.child import Job, main
 
         os.environ["OMP_NUM_THREADS"] = str(self.config.runtime.threads)

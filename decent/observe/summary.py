@@ -103,13 +103,16 @@ def _workers(topology: Topology, outcome: Mapping[str, Any]) -> list[Dict]:
 def _worker(result: Mapping[str, Any], size: int | None) -> Dict:
     """What is known of one worker; of one that died that may be little."""
     stats = result.get("stats") or {}
-    exchanges = {key: stats.get(key) for key in ("started", "completed", "answered", "abandoned")}
+    counted = ("started", "completed", "answered", "abandoned", "repeated", "damaged")
+    exchanges = {key: stats.get(key) for key in counted}
     return {
         "steps": result.get("steps"),
         "loss": result.get("loss"),
         "exchanges": {**exchanges, "skipped": dict(stats.get("skipped") or {})} if stats else None,
         "models_sent": stats.get("models_sent"),
+        "refused_keys": stats.get("refused_keys"),
         "bytes": {"sent": stats.get("bytes_sent"), "received": stats.get("bytes_received")},
+        "codec_error": stats.get("codec_error"),
         "mixed_share": _mixed_share(stats, result.get("parameters", size)),
         "metrics": result.get("metrics") or {},
         "wait_ms": result.get("wait_ms"),

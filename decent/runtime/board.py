@@ -1,6 +1,7 @@
 """What a training process and its communicator share: one piece of anonymous memory.
 
-A page of counters and clocks, then the state (S, d): row 0 is the live parameters. The memory has
+A page of counters and clocks, the measured local steps (see `worker.accounts`), and the state
+(S, d): row 0 is the live parameters. The memory has
 no name and is passed on as a file descriptor, so it goes away with the last process that holds it,
 also after kill −9. Whole words are written by one side only, so no lock is needed for them.
 """
@@ -15,6 +16,8 @@ import tempfile
 from typing import Any
 
 import numpy as np
+
+from decent.worker.probes import PROBES
 
 PAGE = 4096
 COUNTERS = (
@@ -32,10 +35,14 @@ COUNTERS = (
 
 
 class Board:
-    """`slots` × `values` numbers of `dtype`, and the words beside them."""
+    """`slots` × `values` numbers of `dtype`, and the words beside them. `stepped` [accounts,
+    PROBES]: what the local steps come to, written in the optimizer's turn."""
 
-    def __init__(self, slots: int, values: int, dtype: str, fd: int | None = None) -> None:
-        size = PAGE + slots * values * np.dtype(dtype).itemsize
+    def __init__(
+        self, slots: int, values: int, dtype: str, fd: int | None = None, accounts: int = 0
+    ) -> None:
+        begin = PAGE + -(-8 * accounts * PROBES // PAGE) * PAGE
+        size = begin + slots * values * np.dtype(dtype).itemsize
         self.fd = _anonymous(size) if fd is None else fd
         self._memory = mmap.mmap(self.fd, size)
         words = np.frombuffer(self._memory, np.int64, 8)
@@ -43,8 +50,11 @@ class Board:
         self._words, self._reals, self._counters = words, reals, reals[8:]
         self.residual = np.frombuffer(self._memory, np.float64, slots, offset=1024)
         self.state: np.ndarray[Any, Any] = np.frombuffer(
-            self._memory, dtype, slots * values, offset=PAGE
+            self._memory, dtype, slots * values, offset=begin
         ).reshape(slots, values)
+        self.stepped: np.ndarray[Any, Any] = np.frombuffer(
+            self._memory, np.float64, accounts * PROBES, offset=PAGE
+        ).reshape(accounts, PROBES)
 
     # written by training
 

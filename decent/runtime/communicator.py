@@ -23,16 +23,18 @@ import msgpack
 import numpy as np
 
 from decent.dynamics import system_on
-from decent.errors import DecentError, PeerRefused, ProtocolError
+from decent.errors import DecentError, PeerRefused, ProtocolError, WrongKey
 from decent.folder import Journal, worker_folder
-from decent.runtime import link
+from decent.runtime import link, security
 from decent.runtime.board import Board
 from decent.runtime.gate import ChunkGate
 from decent.runtime.rendezvous import Rendezvous
+from decent.transport.curve import Curve, keys_in, new_keys
 from decent.transport.shared import Place, Shortcuts
-from decent.transport.zeromq import Arrival, ZeroMQ
-from decent.worker import Reduction, Worker
+from decent.transport.zeromq import Arrival, Refusal, ZeroMQ
+from decent.worker import Ledger, Reduction, Worker
 from decent.worker import messages as m
+from decent.worker.ledger import FILE
 
 BATCH = 8
 """messages taken from a connection before others get their turn"""
@@ -41,6 +43,8 @@ DRIFT = 0.1
 LINGER_S = 10.0
 """how long a worker that holds the result waits for the others to have it"""
 PUBLISH_S = 0.1
+TRACED = 100
+"""refused keys that are traced; a stranger who tries for ever does not fill the disk"""
 
 
 class Communicator:
@@ -49,21 +53,29 @@ class Communicator:
     def __init__(self, spec: link.Spec, board: Board, line: Connection) -> None:
         self.spec, self.board, self.line = spec, board, line
         self._origin_s = spec.origin_s
-        self._journal = Journal(worker_folder(Path(spec.folder), spec.me) / "trace.jsonl")
+        home = worker_folder(Path(spec.folder), spec.me)
+        self._journal = Journal(home / "trace.jsonl")
+        kept = spec.kept
+        self._books = Journal(None if kept is None else home / FILE)
+        ledger = None if kept is None else Ledger(self._books, spec.seed, kept, board.stepped)
         epoch = time.time_ns() // 1_000_000
         chunk_bytes = spec.limits.chunk * np.dtype(spec.dtype).itemsize
         name = f"{spec.run}/{spec.me}/{epoch}"
-        self.transport = ZeroMQ(name, spec.address, max(chunk_bytes, m.HEADER_BYTES))
         self.rendezvous = Rendezvous(Path(spec.folder))
+        self._keyring = security.Keyring(spec.topology, self.rendezvous)
+        curve = self._curve() if spec.encrypt else None
+        self.transport = ZeroMQ(name, spec.address, max(chunk_bytes, m.HEADER_BYTES), curve)
         self.shortcuts = Shortcuts(chunk_bytes, self._arena_of) if spec.shared_memory else None
         place = None if self.shortcuts is None else self.shortcuts.arena.place
         published = None if place is None else place.published()
-        self.rendezvous.publish(spec.me, self.transport.address, published)
+        key = None if curve is None else curve.public
+        self.rendezvous.publish(spec.me, self.transport.address, published, key)
         self._gate = ChunkGate(board.fd)
         self.worker = Worker(
             spec.me, spec.topology, spec.dynamics, spec.schedule, board.state,
             seed=spec.seed, run=spec.run, digest=spec.digest, steps=spec.steps, epoch=epoch,
-            limits=spec.limits, record=self._journal, guard=self._gate,
+            limits=spec.limits, record=self._journal, guard=self._gate, codec=spec.codec,
+            ledger=ledger,
         )  # fmt: skip
         self._merges: dict[int, Reduction] = {}  # asked for and not yet told
         self._ready = False
@@ -81,6 +93,7 @@ class Communicator:
         self.worker.start(self.now())
         while not self._finished():
             self.serve(1.0)
+        self.worker.close(self.now())
         self._say(stats=self.worker.context.stats.as_dict())
 
     def serve(self, at_most_s: float) -> None:
@@ -95,6 +108,8 @@ class Communicator:
         for arrival in self.transport.receive(BATCH):
             self._receive(arrival)
             self._flush()
+        for refusal in self.transport.refusals():
+            self._refused(refusal)
 
     def stop(self, reason: str) -> None:
         """Say good-bye and let go of everything."""
@@ -102,6 +117,7 @@ class Communicator:
             self.worker.leave(reason)
             self._flush()
         self._journal.close()
+        self._books.close()
         self.transport.close()
 
     def _turn(self) -> None:
@@ -159,7 +175,7 @@ class Communicator:
 
     def _tell(self, now_s: float) -> None:
         """What the training process waits for, or should know."""
-        if not self._ready and self.worker.ready:
+        if not self._ready and self.worker.ready and self.worker.context.fatal is None:
             self._ready = True
             self._say(ready=self.transport.address)
         for round, reduction in list(self._merges.items()):
@@ -172,6 +188,7 @@ class Communicator:
             self._publish_at_s = now_s + PUBLISH_S
             self.board.publish(self.worker.context.stats.as_dict())
             self._journal.flush()
+            self._books.flush()
 
     def _deliver(self, round: int, result: np.ndarray[Any, Any], among: tuple[int, ...]) -> None:
         if round == 0:
@@ -224,9 +241,29 @@ class Communicator:
         addresses = self.spec.topology.addresses
         address = addresses[peer] if addresses else None
         address = address or self.rendezvous.lookup(peer)
-        if address is not None:
-            self.transport.dial(peer, address)
-        return address is not None
+        key = self._keyring.key(peer) if self.spec.encrypt else None
+        if address is None or (self.spec.encrypt and key is None):
+            return False
+        self.transport.dial(peer, address, key)
+        return True
+
+    def _curve(self) -> Curve:
+        file = self.spec.key_file
+        keys = new_keys() if file is None else keys_in(Path(file))
+        return Curve(keys, self._keyring.holder)
+
+    def _refused(self, refusal: Refusal) -> None:
+        """A handshake has failed: we have been refused, or we have refused someone."""
+        if refusal.by is not None:
+            self.worker.refused(refusal.by, refusal.why, self.now(), refusal.final)
+        else:
+            self._refuse_key(refusal.why)
+
+    def _refuse_key(self, why: str) -> None:
+        stats = self.worker.context.stats
+        stats.refused_keys += 1
+        if stats.refused_keys <= TRACED:
+            self.worker.context.trace("refused key", self.now(), why=why)
 
     def _receive(self, arrival: Arrival) -> None:
         if self.shortcuts is not None:
@@ -237,7 +274,7 @@ class Communicator:
         try:
             limit = self.spec.limits.chunk
             packet = m.decode(arrival.frames, self.spec.run, np.dtype(self.spec.dtype), limit)
-            self._check_sender(arrival, packet.message)
+            security.check_sender(arrival, packet.message, self.spec.me)
         except PeerRefused as error:
             self._refuse(arrival, error)
             return
@@ -257,33 +294,18 @@ class Communicator:
         source = (b"///" + arrival.route).rsplit(b"/", 3)[1]
         return int(source) if source.isdigit() else None
 
-    def _check_sender(self, arrival: Arrival, message: m.Message) -> None:
-        if arrival.dialled is None:
-            _, source, _, dialled = (b"///" + arrival.route).rsplit(b"/", 3)
-            if source != b"%d" % message.src:
-                raise ProtocolError(
-                    f"a connection named {arrival.route[:80]!r} speaks for worker {message.src}"
-                )
-            if dialled != b"%d" % self.spec.me:
-                raise PeerRefused(
-                    f"worker {message.src} has dialled worker {ascii(dialled[:20])[2:-1]}, "
-                    f"this is worker {self.spec.me}: check the addresses"
-                )
-        elif message.src != arrival.dialled:
-            raise PeerRefused(
-                f"worker {arrival.dialled} was dialled, worker {message.src} answers: "
-                "check the addresses"
-            )
-
     def _refuse(self, arrival: Arrival, error: PeerRefused) -> None:
-        """Someone else's run or version. If we dialled it, the mistake is ours, and fatal."""
-        self.worker.context.stats.refused += 1
-        self.worker.context.trace("refused", self.now(), why=str(error))
+        """Someone else's run, version or key. If we have dialled it, the mistake is ours."""
         if arrival.dialled is not None:
-            self.worker.context.fail(error)
+            self.worker.refused(arrival.dialled, str(error), self.now())
+            return
+        if isinstance(error, WrongKey):
+            self._refuse_key(str(error))
         else:
-            refusal = m.Refuse(src=self.spec.me, dst=-1, epoch=0, reason=str(error))
-            self.transport.answer(arrival.route, m.encode(m.Packet(refusal), self.spec.run))
+            self.worker.context.stats.refused += 1
+            self.worker.context.trace("refused", self.now(), why=str(error))
+        refusal = m.Refuse(src=self.spec.me, dst=-1, epoch=0, reason=str(error))
+        self.transport.answer(arrival.route, m.encode(m.Packet(refusal), self.spec.run))
 
 
 def main() -> None:
@@ -295,7 +317,7 @@ def main() -> None:
         spec = link.receive_spec(line)
         board = Board(
             len(system_on(spec.dynamics, spec.topology).slots),
-            spec.values, spec.dtype, int(sys.argv[2]),
+            spec.values, spec.dtype, int(sys.argv[2]), len(spec.kept or ()),
         )  # fmt: skip
         communicator = Communicator(spec, board, line)
         communicator.run()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import time
+from contextlib import AbstractContextManager, nullcontext
 
 TURNSTILE, PARAMETERS = 0, 1
 
@@ -29,10 +30,12 @@ class Gate:
 
 
 class OptimizerGate(Gate):
-    """The training process's side. `waits_s` are the seconds it waited, step by step."""
+    """The training process's side. `waits_s` are the seconds it waited, step by step. `turn` is
+    entered inside of each of its turns."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, turn: AbstractContextManager[object] | None = None) -> None:
         super().__init__(fd)
+        self._turn = nullcontext() if turn is None else turn
         self.waits_s: list[float] = []
         self._held = False
 
@@ -44,9 +47,12 @@ class OptimizerGate(Gate):
         self._take(PARAMETERS)
         self._held = True
         self.waits_s.append(time.perf_counter() - start_s)
+        self._turn.__enter__()
 
     def leave(self) -> None:
         """Let go of whatever is held, also after a step that was broken off."""
+        if self._held:
+            self._turn.__exit__(None, None, None)
         self._held = False
         self._drop(PARAMETERS)
         self._drop(TURNSTILE)

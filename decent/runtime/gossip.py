@@ -123,12 +123,13 @@ class Gossip:
         layout = Layout.of(self._model)
         self._result["parameters"] = layout.numel
         system = system_on(dynamics, self.topology)
-        self._board = Board(len(system.slots), layout.numel, layout.dtype)
+        spec = spec_of(self.world, self.topology, dynamics, schedule, layout, self._planned)
+        accounts = len(spec.kept or ())
+        self._board = Board(len(system.slots), layout.numel, layout.dtype, accounts=accounts)
         self._binding: Binding = attach(self._model, self._board.state[0])
         self._board.state[1:] = dynamics.initial(self._board.state[0])[1:]
         self._needs_residual = bool(system.residual.any())
-        self._gate = OptimizerGate(self._board.fd)
-        spec = spec_of(self.world, self.topology, dynamics, schedule, layout, self._planned)
+        self._gate = OptimizerGate(self._board.fd, spec.strides(self._board))
         self._partner = Partner(spec, self._board.fd, meanwhile=self._report)
         self._hooks = [
             self._optimizer.register_step_pre_hook(self._before),

@@ -14,20 +14,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
 import msgpack
+import msgspec
 import numpy as np
 
 from decent import errors
 from decent.dynamics import Dynamics
 from decent.errors import CommunicatorError, ConfigError, DecentError
+from decent.runtime import security
+from decent.runtime.board import Board
 from decent.schedule import Schedule
 from decent.topology import Topology
-from decent.worker import Limits
+from decent.worker import Codec, Limits, codecs
+from decent.worker.accounts import Strides
+from decent.worker.ledger import Mode, kept_chunks
+from decent.worker.probes import Probes
 
 if TYPE_CHECKING:
     from decent.learning import Layout
@@ -58,6 +64,22 @@ class Spec:
     folder: str  # of the run
     address: str  # to listen on
     shared_memory: bool = True  # for payloads to workers of this machine
+    codec: Codec = field(default_factory=Codec)
+    encrypt: bool = False
+    key_file: str | None = None  # of its secret key; None: it makes a pair for itself
+    ledger: Mode = False
+
+    @property
+    def kept(self) -> tuple[int, ...] | None:
+        """The chunks whose local steps are measured; None: it keeps no ledger."""
+        return kept_chunks(self.ledger, self.seed, self.values, self.limits.chunk)
+
+    def strides(self, board: Board) -> Strides | None:
+        """What measures them, in the training process."""
+        if self.kept is None:
+            return None
+        vector, chunk = board.state[0], self.limits.chunk
+        return Strides(vector, chunk, self.kept, Probes(self.seed), board.stepped)
 
 
 def spec_of(
@@ -76,24 +98,17 @@ def spec_of(
         chunk=max(1, runtime.chunk_kib * 1024 // np.dtype(layout.dtype).itemsize),
         start_s=runtime.start_s, silent_s=runtime.silent_s, dead_s=runtime.dead_s,
     )  # fmt: skip
+    encrypts = security.encrypts(world.config, topology)
     return Spec(
         me=world.me, topology=topology, dynamics=dynamics, schedule=schedule, limits=limits,
         values=layout.numel, dtype=layout.dtype, digest=layout.digest, run=world.run,
         seed=world.config.seed, steps=steps, origin_s=world.origin_s, folder=str(world.folder),
-        address=_address(world, topology), shared_memory=runtime.shared_memory,
+        address=security.address_of(world.config, topology, world.me),
+        shared_memory=runtime.shared_memory, encrypt=encrypts,
+        codec=codecs.get(**msgspec.structs.asdict(world.config.exchange)),
+        key_file=security.key_file(world.config, topology, world.me) if encrypts else None,
+        ledger=runtime.ledger,
     )  # fmt: skip
-
-
-def _address(world: World, topology: Topology) -> str:
-    """Where this worker is to listen."""
-    runtime = world.config.runtime
-    own = topology.addresses[world.me] if topology.addresses else None
-    if own:
-        return own
-    if runtime.transport == "ipc":
-        return "ipc://*"
-    port = runtime.port + world.me if runtime.port else "*"
-    return f"tcp://{runtime.host}:{port}"
 
 
 class Partner:

@@ -17,9 +17,15 @@ class Rendezvous:
     def __init__(self, run: Path) -> None:
         self._run = run
 
-    def publish(self, worker: int, address: str, arena: dict[str, Any] | None = None) -> None:
+    def publish(
+        self,
+        worker: int,
+        address: str,
+        arena: dict[str, Any] | None = None,
+        key: str | None = None,
+    ) -> None:
         path = worker_folder(self._run, worker) / "endpoint.json"
-        write_json(path, {"address": address, "arena": arena})
+        write_json(path, {"address": address, "arena": arena, "key": key})
 
     def arena(self, worker: int) -> dict[str, Any] | None:
         """Where its shared memory is; None if it has none, or has not said so yet."""
@@ -28,6 +34,14 @@ class Rendezvous:
         except FileNotFoundError:
             return None
         return found if isinstance(found, dict) else None
+
+    def key(self, worker: int) -> str | None:
+        """Its public key; None if it has none, or has not said so yet."""
+        try:
+            found = read_json(worker_folder(self._run, worker) / "endpoint.json").get("key")
+        except FileNotFoundError:
+            return None
+        return found if isinstance(found, str) else None
 
     def lookup(self, worker: int) -> str | None:
         """Where `worker` listens; None if it has not said so yet."""

@@ -67,7 +67,8 @@ class Cluster:
     """Workers, a network between them, and virtual time in seconds.
 
     `steps[i]` local steps of worker i are taken by `learner`; then it takes part in the merge with
-    weight `weights[i]`. Without a learner there are contacts but no gradients.
+    weight `weights[i]`. Without a learner there are contacts but no gradients. `make(me, epoch)`
+    is how a worker that restarts begins anew.
     """
 
     def __init__(
@@ -81,8 +82,10 @@ class Cluster:
         faults: Iterable[Fault] = (),
         merge: bool = True,
         seed: int = 0,
+        make: Callable[[int, int], Worker] | None = None,
     ) -> None:
         self.workers = {worker.me: worker for worker in workers}
+        self._make = make
         self.network, self.learner, self.merging = network, learner, merge
         self.weights = weights or [1.0] * len(self.workers)
         self.now_s = 0.0
@@ -100,9 +103,12 @@ class Cluster:
         for fault in faults:
             self.at(fault.at_s, lambda fault=fault: fault.act(self))  # type: ignore[misc]
         for worker in self.workers.values():
-            worker.start(0.0)
-            self._after(worker)
-            self._next_step(worker)
+            self._begin(worker)
+
+    def _begin(self, worker: Worker) -> None:
+        worker.start(self.now_s)
+        self._after(worker)
+        self._next_step(worker)
 
     def at(self, time_s: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._queue, (time_s, next(self._order), act))
@@ -133,6 +139,16 @@ class Cluster:
         self.down.setdefault(me, why)
         self.died_s.setdefault(me, self.now_s)
 
+    def restart(self, me: int) -> None:
+        """A new process in the place of the worker's, which takes nothing over."""
+        assert self._make is not None
+        for of_the_old in (self.down, self.died_s, self.merges, self._held):
+            of_the_old.pop(me, None)
+        self.paused.discard(me)
+        self.workers[me] = self._make(me, self.workers[me].context.epoch + 1)
+        self._wake_s[me] = math.inf
+        self._begin(self.workers[me])
+
     def pause(self, me: int) -> None:
         self.paused.add(me)
 
@@ -158,7 +174,7 @@ class Cluster:
         if self.learner is not None and worker.context.clock.steps < planned:
             slowdown = self.slowdown.get(worker.me, 1.0)
             duration_s = slowdown * next(self._durations[worker.me])
-            self.at(self.now_s + duration_s, lambda: self._run(worker.me, self._step))
+            self.at(self.now_s + duration_s, lambda: self._run(worker, self._step))
         elif planned and worker.context.clock.steps >= planned and self.merging:
             vector, weight = worker.slots.array[0], self.weights[worker.me]
             self.merges[worker.me] = worker.reduce(0, vector, weight, self.now_s)
@@ -171,14 +187,14 @@ class Cluster:
         worker.advance(worker.context.clock.steps + 1, self.now_s)
         self._next_step(worker)
 
-    def _run(self, me: int, act: Callable[[Worker], None]) -> None:
-        """Let a worker act, if it lives; what befalls a paused one waits."""
-        if me in self.down:
+    def _run(self, worker: Worker, act: Callable[[Worker], None]) -> None:
+        """Let a worker act, if it lives and is the latest; what befalls a paused one waits."""
+        me = worker.me
+        if me in self.down or self.workers[me] is not worker:
             return
         if me in self.paused:
-            self._held.setdefault(me, []).append(lambda: self._run(me, act))
+            self._held.setdefault(me, []).append(lambda: self._run(worker, act))
             return
-        worker = self.workers[me]
         try:
             act(worker)
             if worker.context.fatal is not None:
@@ -192,19 +208,20 @@ class Cluster:
         """Send what the worker has to say; wake it when it next has something to do."""
         for packet in worker.outbox:
             for time_s in self.network.arrivals(packet, self.now_s):
-                self.at(time_s, lambda packet=packet: self._deliver(packet))  # type: ignore[misc]
+                copy = self.network.carried(packet)
+                self.at(time_s, lambda packet=copy: self._deliver(packet))  # type: ignore[misc]
         worker.outbox.clear()
         wake_s = max(worker.wake_s(self.now_s), self.now_s + TICK_S)
         if wake_s < self._wake_s[worker.me]:
             self._wake_s[worker.me] = wake_s
-            self.at(wake_s, lambda: self._wake(worker.me, wake_s))
+            self.at(wake_s, lambda: self._wake(worker, wake_s))
 
-    def _wake(self, me: int, wake_s: float) -> None:
-        if self._wake_s[me] == wake_s:
-            self._wake_s[me] = math.inf
-            self._run(me, lambda worker: worker.poll(self.now_s))
+    def _wake(self, worker: Worker, wake_s: float) -> None:
+        if self._wake_s[worker.me] == wake_s and self.workers[worker.me] is worker:
+            self._wake_s[worker.me] = math.inf
+            self._run(worker, lambda worker: worker.poll(self.now_s))
 
     def _deliver(self, packet: Packet) -> None:
         to = packet.message.dst
         if to in self.workers:
-            self._run(to, lambda worker: worker.receive(packet, self.now_s))
+            self._run(self.workers[to], lambda worker: worker.receive(packet, self.now_s))

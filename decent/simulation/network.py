@@ -1,4 +1,4 @@
-"""A modelled network in virtual time: latency, bandwidth, jitter, loss, and faults on request.
+"""A modelled network in virtual time: latency, bandwidth, jitter, loss, damage, faults on request.
 
 A message of B bytes from i to j leaves when the link is free, takes B/bandwidth to send and the
 link's latency to arrive. Every random choice is drawn from a stream named by the link, so a run is
@@ -29,6 +29,7 @@ class Network:
     jitter: float = 0.0  # standard deviation of the logarithm of the latency
     loss: float = 0.0  # share of messages lost
     duplicate: float = 0.0  # share of messages that come twice
+    corrupt: float = 0.0  # share of payloads of which a bit is flipped
     cut: set[frozenset[int]] = field(default_factory=set)  # links that carry nothing
     bytes_carried: int = 0
     _free_s: dict[tuple[int, int], float] = field(default_factory=dict)
@@ -43,6 +44,17 @@ class Network:
         if frozenset(pair) in self.cut or (self.loss and rng.random() < self.loss):
             copies -= 1
         return [sent_s + self._latency(pair, rng) for _ in range(copies)]
+
+    def carried(self, packet: Packet) -> Packet:
+        """What of `packet` arrives: all of it, or with a bit of its payload flipped."""
+        if not self.corrupt or packet.payload is None:
+            return packet
+        rng = self._stream((packet.message.src, packet.message.dst))
+        if rng.random() >= self.corrupt:
+            return packet
+        payload = packet.payload.copy()
+        payload.view(np.uint8)[rng.integers(payload.nbytes)] ^= 1 << rng.integers(8)
+        return packet._replace(payload=payload)
 
     def link(self, pair: tuple[int, int]) -> Link:
         index = self.topology.edge_index.get((min(pair), max(pair)))

@@ -34,7 +34,7 @@ from decent.simulation.network import Network
 from decent.simulation.paces import paces
 from decent.simulation.rounds import run as rounds
 from decent.topology import Link, Topology
-from decent.worker import Ledger, Limits, StepClock, Worker
+from decent.worker import Ledger, Limits, StepClock, Worker, codecs
 
 Status = dict[str, Any]
 REFRESH_S = 0.2
@@ -77,6 +77,7 @@ class Run:
             seed=config.seed, run="simulation", digest=layout.digest, steps=config.steps,
             clock=StepClock(), record=self.journals[me],
             follow=config.simulation.momentum == "achieved", ledger=self._ledger(me),
+            codec=codecs.get(**msgspec.structs.asdict(config.exchange)),
             limits=Limits(
                 chunk=max(1, runtime.chunk_kib * 1024 // itemsize),
                 start_s=runtime.start_s, silent_s=runtime.silent_s, dead_s=runtime.dead_s,

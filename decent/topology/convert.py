@@ -1,9 +1,9 @@
 """Topologies as networkx graphs, and as GraphML and node-link JSON through networkx.
 
 Edge attributes: `rate` (exchanges per unit of time, 1 if absent), `latency_s` (one way, seconds),
-`bandwidth_bps`. Node attributes: `name`, `address`, `region`. Graph attributes: `family`, `source`.
-Node labels may be of any kind: workers are numbered in the order of the nodes, and labels other
-than these numbers become the workers' names. networkx is imported when a function needs it.
+`bandwidth_bps`. Node attributes: `name`, `address`, `region`, `key`. Graph attributes: `family`,
+`source`. Node labels may be of any kind: workers are numbered in the order of the nodes, and labels
+other than these numbers become the workers' names. networkx is imported when a function needs it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ def to_networkx(topology: Topology) -> networkx.Graph:
 
     graph = networkx.Graph(family=topology.family, source=topology.source)
     for i in range(topology.n):
-        each = {"name": topology.names, "address": topology.addresses, "region": topology.regions}
+        each = {
+            "name": topology.names, "address": topology.addresses, "region": topology.regions,
+            "key": topology.keys,
+        }  # fmt: skip
         graph.add_node(i, **_known({key: all_ and all_[i] for key, all_ in each.items()}))
     links = topology.links or [None] * len(topology.edges)
     for (i, j), rate, link in zip(topology.edges, topology.rates, links, strict=True):
@@ -59,6 +62,7 @@ def from_networkx(graph: networkx.Graph) -> Topology:
         names=_names(list(graph), nodes),
         addresses=_texts(nodes, "address"),
         regions=_texts(nodes, "region"),
+        keys=_texts(nodes, "key"),
         source=str(graph.graph.get("source", "")),
     )
 

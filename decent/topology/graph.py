@@ -2,9 +2,9 @@
 
 A rate is a number of exchanges per unit of time; one unit of time is the expected duration of one
 local gradient step. Beside the rates a topology may carry what a file knows of its workers and
-links (names, addresses, latency in seconds one way, bandwidth in bits per second), so that the
-same object drives the simulator and a real run. It is immutable, and valid once built: simple,
-connected over the edges that have a rate, every figure finite.
+links (names, addresses, public keys, latency in seconds one way, bandwidth in bits per second), so
+that the same object drives the simulator and a real run. It is immutable, and valid once built:
+simple, connected over the edges that have a rate, every figure finite.
 
 Equations and source of χ₁ and χ₂: see `spectrum`; large graphs with few edges are never made a
 dense matrix, see `sparse`.
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from decent.errors import TopologyError
+from decent.keys import is_key
 from decent.topology import sparse, spectrum
 from decent.topology.edges import Edge, Pairs, as_edges, as_pairs, check_edges, groups
 from decent.topology.spectrum import Matrix
@@ -56,7 +57,8 @@ class Link:
 @dataclass(frozen=True)
 class Topology:
     """`n` workers and `edges` (i, j), i < j, sorted; `rates` and `links` follow the edges, `names`,
-    `addresses` and `regions` the workers. `source` says where the figures come from."""
+    `addresses`, `regions` and public `keys` (for all or none) the workers. `source` says where the
+    figures come from."""
 
     n: int
     edges: tuple[Edge, ...]
@@ -67,6 +69,7 @@ class Topology:
     links: tuple[Link, ...] | None = None
     source: str = ""
     regions: tuple[str | None, ...] | None = None
+    keys: tuple[str, ...] | None = None
 
     @classmethod
     def from_edges(
@@ -104,11 +107,13 @@ class Topology:
             ("names", self.names, self.n, "worker"),
             ("addresses", self.addresses, self.n, "worker"),
             ("regions", self.regions, self.n, "worker"),
+            ("keys", self.keys, self.n, "worker"),
         ):
             if each is not None:
                 _check_length(name, each, count, kind)
         _check_rates(self.edges, self.rates)
         _check_names(self.names)
+        _check_keys(self)
         _check_connected(self, pairs)
 
     def name(self, i: int) -> str:
@@ -230,6 +235,30 @@ def _check_names(names: Sequence[str] | None) -> None:
         raise TopologyError(
             f"worker name {twice[0]!r} is given twice", "a name of its own for each", "rename one"
         )
+
+
+def _check_keys(topology: Topology) -> None:
+    """Keys of workers who share one could not be told apart; one without could not take part."""
+    found: dict[str, int] = {}
+    for i, key in enumerate(topology.keys or ()):
+        if key is None:
+            raise TopologyError(
+                f"worker {topology.name(i)} has no key",
+                "a key for all workers or none",
+                "add its key",
+            )
+        if not is_key(key):
+            raise TopologyError(
+                f"the key of worker {topology.name(i)} is none",
+                "a public key, 40 characters as in NAME.pub",
+                "make one with `decent keygen`",
+            )
+        if found.setdefault(key, i) != i:
+            raise TopologyError(
+                f"workers {topology.name(found[key])} and {topology.name(i)} have the same key",
+                "a key of its own for each",
+                "make another with `decent keygen`",
+            )
 
 
 def _check_connected(topology: Topology, pairs: Pairs) -> None:

@@ -8,6 +8,7 @@ A TOML file names a family, or lists its edges::
     rate = 1.0                        name = "london"
     seed = 0                          address = "tcp://10.0.0.1:5555"
     models_per_worker = 1.0           region = "eu-gb"
+                                      key = "40 characters, public"
                                       [[edge]]
                                       between = ["london", "frankfurt"]
                                       rate = 1.0
@@ -39,6 +40,7 @@ class _Worker(msgspec.Struct, forbid_unknown_fields=True):
     name: str | None = None
     address: str | None = None
     region: str | None = None
+    key: str | None = None
 
 
 class _Edge(msgspec.Struct, forbid_unknown_fields=True):
@@ -174,7 +176,7 @@ def _links(edges: list[_Edge]) -> list[Link] | None:
 
 
 def _described(workers: list[_Worker]) -> dict[str, Any]:
-    """`names`, `addresses` and `regions`, each where any worker has one."""
+    """`names`, `addresses`, `regions` and `keys`, each where any worker has one."""
     unnamed = [i for i, worker in enumerate(workers) if worker.name is None]
     if 0 < len(unnamed) < len(workers):
         raise TopologyError(
@@ -184,13 +186,14 @@ def _described(workers: list[_Worker]) -> dict[str, Any]:
         "names": tuple(worker.name for worker in workers),
         "addresses": tuple(worker.address for worker in workers),
         "regions": tuple(worker.region for worker in workers),
+        "keys": tuple(worker.key for worker in workers),
     }
     return {key: column for key, column in columns.items() if any(v is not None for v in column)}
 
 
 def to_toml(topology: Topology) -> bytes:
     """The topology with every edge and rate listed, so that it reads back as it is."""
-    workers = topology.names or topology.addresses or topology.regions
+    workers = topology.names or topology.addresses or topology.regions or topology.keys
     tables = [_worker_table(topology, i) for i in range(topology.n)] if workers else []
     tables += [_edge_table(topology, k) for k in range(len(topology.edges))]
     head: dict[str, Any] = {
@@ -203,7 +206,10 @@ def to_toml(topology: Topology) -> bytes:
 
 
 def _worker_table(topology: Topology, i: int) -> str:
-    columns = {"name": topology.names, "address": topology.addresses, "region": topology.regions}
+    columns = {
+        "name": topology.names, "address": topology.addresses, "region": topology.regions,
+        "key": topology.keys,
+    }  # fmt: skip
     return "[[worker]]\n" + _keys({key: column and column[i] for key, column in columns.items()})
 
 

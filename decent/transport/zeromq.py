@@ -5,20 +5,29 @@ that cannot be reached from outside can still dial. Nothing here ever blocks or 
 cannot be sent now is dropped, and the exchange asks again.
 
 Every connection introduces itself as `run/worker/epoch/peer dialled`; what arrives says on which
-it came, so that a sender cannot speak in another's name.
+it came, so that a sender cannot speak in another's name. With CURVE it also says whose key was
+shown, and a connection's name begins with a word that nobody else can guess: whoever gives the name
+of another's takes its place.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import zmq
 
 from decent.errors import ConfigError
+from decent.transport.curve import OVERHEAD, Curve
+from decent.transport.handshakes import Cause, Handshakes
 
 HIGH_WATER = 64
 """messages that may wait on a connection, each way"""
+WITH_US = {
+    False: "encrypts, and this worker does not: encrypt at both (runtime.encrypt) or at neither",
+    True: "does not encrypt, and this worker does: check the address, and encrypt at both",
+}
 
 
 class Arrival(NamedTuple):
@@ -27,18 +36,37 @@ class Arrival(NamedTuple):
     dialled: int | None  # the peer we dialled; None if we were dialled
     route: bytes
     frames: list[Any]  # buffers
+    holder: int | None = None  # the worker whose key was shown to us, with CURVE
+
+
+class Refusal(NamedTuple):
+    """A handshake that failed, in words: that of `by`, which we dialled, or one made with us.
+    `final`: it will not be tried again; else it may yet succeed."""
+
+    by: int | None
+    why: str
+    final: bool = True
 
 
 class ZeroMQ:
     """The sockets of one worker. `address` is where it listens, such as tcp://10.0.0.1:5555; a
-    port of 0 or an ipc path is completed by the system. Raises ConfigError if it is taken."""
+    port of 0 or an ipc path is completed by the system. Raises ConfigError if it is taken. Without
+    `curve` nothing is encrypted, and nobody has to prove anything."""
 
-    def __init__(self, name: str, address: str, frame_bytes: int) -> None:
+    def __init__(
+        self, name: str, address: str, frame_bytes: int, curve: Curve | None = None
+    ) -> None:
         self._context = zmq.Context(io_threads=1)
-        self._name, self._frame_bytes = name.encode(), frame_bytes
+        self._name, self._curve = name.encode(), curve
+        self._frame_bytes = frame_bytes + (OVERHEAD if curve is not None else 0)
+        self.poller = zmq.Poller()
+        self._handshakes = Handshakes(self.poller)
         self._router = self._socket(zmq.ROUTER)
         self._router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)
+        if curve is not None:
+            curve.serve(self._router, self.poller)
+            self._handshakes.watch(self._router, None)
         try:
             self._router.bind(address)
         except zmq.ZMQError as error:
@@ -50,19 +78,26 @@ class ZeroMQ:
             ) from None
         self.address: str = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._dealers: dict[int, zmq.Socket[bytes]] = {}
+        self._dialled: dict[int, str] = {}  # how to call whom we dialled, in words
         self._routes: dict[int, bytes] = {}
-        self.poller = zmq.Poller()
         self.poller.register(self._router, zmq.POLLIN)
 
-    def dial(self, peer: int, address: str) -> None:
-        """Connect to `peer`; ZeroMQ retries in the background."""
+    def dial(self, peer: int, address: str, key: str | None = None) -> None:
+        """Connect to `peer`, which with CURVE has to hold `key`; ZeroMQ retries by itself."""
         if peer in self._dealers:
+            self._handshakes.forget(peer)
             self.poller.unregister(self._dealers[peer])
             self._dealers.pop(peer).close()
         dealer = self._socket(zmq.DEALER)
-        dealer.setsockopt(zmq.ROUTING_ID, self._name + b"/%d" % peer)
+        name = self._name + b"/%d" % peer
+        if self._curve is not None:
+            assert key is not None
+            self._curve.dial(dealer, key)
+            name = secrets.token_hex(16).encode() + b"/" + name
+        dealer.setsockopt(zmq.ROUTING_ID, name)
+        self._handshakes.watch(dealer, peer)
         dealer.connect(address)
-        self._dealers[peer] = dealer
+        self._dealers[peer], self._dialled[peer] = dealer, f"worker {peer} at {address}"
         self.poller.register(dealer, zmq.POLLIN)
 
     def knows(self, peer: int) -> bool:
@@ -89,13 +124,40 @@ class ZeroMQ:
             frames = self._receive(self._router)
             if frames is None:
                 break
-            yield Arrival(None, bytes(frames[0]), frames[1:])
+            holder = int(frames[-1].get("User-Id")) if self._curve is not None else None
+            yield Arrival(None, frames[0].bytes, _buffers(frames[1:]), holder)
         for peer, dealer in list(self._dealers.items()):
             for _ in range(at_most):
                 frames = self._receive(dealer)
                 if frames is None:
                     break
-                yield Arrival(peer, b"", frames)
+                yield Arrival(peer, b"", _buffers(frames))
+
+    def refusals(self) -> Iterator[Refusal]:
+        """What has failed of handshakes, and answers for those that wait for one."""
+        if self._curve is not None:
+            for why in self._curve.judge():
+                yield Refusal(None, why)
+        for peer, cause in self._handshakes.failures():
+            if peer is None:
+                yield Refusal(None, "a connection without a key, or meant for another's")
+            else:
+                yield Refusal(peer, self._in_words(peer, cause), final=cause != "closed")
+
+    def _in_words(self, peer: int, cause: Cause) -> str:
+        if cause == "mechanism":
+            return f"{self._dialled[peer]} {WITH_US[self._curve is not None]}"
+        if self._curve is None:
+            return f"{self._dialled[peer]} breaks off every connection: check the address"
+        if cause == "key":
+            return (
+                f"{self._dialled[peer]} refuses the key {self._curve.public} of this worker: "
+                "it has to be among those of the run that it knows"
+            )
+        return (
+            f"{self._dialled[peer]} breaks off every handshake: check that the key which this "
+            "worker has for it is the right one, and the address"
+        )
 
     def close(self, linger_ms: int = 1000) -> None:
         self._context.destroy(linger=linger_ms)
@@ -125,8 +187,12 @@ class ZeroMQ:
         return True
 
     @staticmethod
-    def _receive(socket: zmq.Socket[bytes]) -> list[Any] | None:
+    def _receive(socket: zmq.Socket[bytes]) -> list[zmq.Frame] | None:
         try:
-            return [frame.buffer for frame in socket.recv_multipart(zmq.NOBLOCK, copy=False)]
+            return socket.recv_multipart(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return None
+
+
+def _buffers(frames: list[zmq.Frame]) -> list[Any]:
+    return [frame.buffer for frame in frames]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from decent.worker.clock import Clock, RateMeter, StepClock, UniformClock
+from decent.worker.codec import Codec
 from decent.worker.context import Context, Stats
 from decent.worker.exchanges import Exchanges
+from decent.worker.ledger import Ledger
 from decent.worker.limits import Limits
 from decent.worker.messages import Packet
 from decent.worker.reduction import Reduction, spanning_tree
@@ -13,8 +15,10 @@ from decent.worker.worker import Worker
 
 __all__ = [
     "Clock",
+    "Codec",
     "Context",
     "Exchanges",
+    "Ledger",
     "Limits",
     "Packet",
     "RateMeter",

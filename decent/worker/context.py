@@ -30,6 +30,9 @@ class Stats:
     duplicates: int = 0  # requests that came twice
     values_mixed: int = 0
     refused: int = 0  # messages refused: wrong run, malformed, unknown sender
+    refused_keys: int = 0  # connections refused: no key of the run, or another worker's
+    damaged: int = 0  # payloads that do not match their checksum
+    codec_error: float = 0.0  # ‖decoded − value‖/‖value‖ over all that was encoded here
     last_distance: float = 0.0  # ‖m_i − m_j‖ at the last exchange started here
     skipped: Counter[str] = field(default_factory=Counter)  # reason → contacts not made
 
@@ -54,10 +57,11 @@ class Context:
     def send(
         self, to: int, kind: type[m.Message], payload: Array | None = None, **fields: Any
     ) -> None:
+        if payload is not None:
+            fields["check"] = m.checksum(payload)
+            self.stats.bytes_sent += payload.nbytes
         message = kind(src=self.me, dst=to, epoch=self.epoch, **fields)
         self.outbox.append(m.Packet(message, payload))
-        if payload is not None:
-            self.stats.bytes_sent += payload.nbytes
 
     def trace(self, event: str, now_s: float, **fields: Any) -> None:
         time = round(self.clock.time(now_s), 6)

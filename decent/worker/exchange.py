@@ -7,9 +7,10 @@
                                                  slots += b·(m_i − m_j)
       slots += b·(m_j − m_i)  ◀── Reply ──       remembers m_j[c] until it is settled
 
-Both ends use the same two snapshots and the same b, and changes are added, so Σ_i state_i is kept
-whatever happened to either state meanwhile. (edge, epoch, seq, chunk) is an idempotency key: a
-request that comes twice is answered from memory and changes nothing. The responder decides on each
+Both ends use the same two snapshots, as they are after the codec, and the same b, and changes are
+added, so Σ_i state_i is kept whatever happened to either state meanwhile. (edge, both epochs, seq,
+chunk) is an idempotency key: a request that comes twice is answered from memory and changes
+nothing, and what was meant for a worker's former self is for nobody. The responder decides on each
 chunk once: what was declined stays declined, and the initiator waits for its word on every chunk.
 
 An edge carries one exchange at a time, whoever started it: two that overlap would both act on the
@@ -24,17 +25,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from decent.worker.codec import Array, Said
 from decent.worker.limits import Limits
-from decent.worker.slots import Array
+from decent.worker.roundtrip import RoundTrip
 
 
 @dataclass
 class InFlight:
     """A chunk that was sent and not yet answered."""
 
-    snapshot: Array
+    said: Said
+    sent_s: float
     retry_at_s: float
     pause_s: float
+    repeated: bool = False
 
 
 @dataclass
@@ -47,6 +51,7 @@ class Exchange:
     chunks: int
     started_s: float
     limits: Limits
+    round_trip: RoundTrip
     flying: dict[int, InFlight] = field(default_factory=dict)
     sent: int = 0
     mixed: int = 0  # values
@@ -60,20 +65,23 @@ class Exchange:
             self.sent += 1
             yield self.sent - 1
 
-    def fly(self, chunk: int, snapshot: Array, now_s: float) -> None:
-        pause_s = self.limits.retry_s
-        self.flying[chunk] = InFlight(snapshot, now_s + pause_s, pause_s)
+    def fly(self, chunk: int, said: Said, now_s: float) -> None:
+        pause_s = self.round_trip.pause_s(self.limits)
+        self.flying[chunk] = InFlight(said, now_s, now_s + pause_s, pause_s)
 
     def overdue(self, now_s: float) -> Iterator[int]:
         """Chunks to send again, each after twice the pause before."""
         for chunk, flight in self.flying.items():
             if flight.retry_at_s <= now_s:
-                flight.pause_s = min(2 * flight.pause_s, self.limits.retry_most_s)
+                flight.repeated = True
+                flight.pause_s = self.round_trip.double(flight.pause_s, self.limits)
                 flight.retry_at_s = now_s + flight.pause_s
                 yield chunk
 
-    def land(self, chunk: int, values: int, squared: float) -> None:
-        del self.flying[chunk]
+    def land(self, chunk: int, values: int, squared: float, now_s: float) -> None:
+        flight = self.flying.pop(chunk)
+        if not flight.repeated:
+            self.round_trip.measure(now_s - flight.sent_s)
         self.mixed += values
         self.squared += squared
 
@@ -109,14 +117,14 @@ class Answers:
         """A new exchange settles every earlier one: an edge has one open at a time."""
         self.seq, self.answered, self.replies, self.refusal = seq, set(), {}, ""
 
-    def busy(self, now_s: float, limits: Limits) -> bool:
+    def busy(self, now_s: float, patience_s: float) -> bool:
         """The peer has not yet applied its half (or its word that it has was lost)."""
-        return bool(self.replies) and now_s < self.last_s + limits.retry_most_s
+        return bool(self.replies) and now_s < self.last_s + patience_s
 
     def settle(self, below: int) -> None:
         for chunk in [chunk for chunk in self.replies if chunk < below]:
             del self.replies[chunk]
 
-    def remember(self, chunk: int, snapshot: Array, now_s: float) -> None:
+    def remember(self, chunk: int, payload: Array, now_s: float) -> None:
         self.answered.add(chunk)
-        self.replies[chunk], self.last_s = snapshot, now_s
+        self.replies[chunk], self.last_s = payload, now_s

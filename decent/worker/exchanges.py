@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
-from decent.errors import RuntimeFault
+from decent.errors import ProtocolError, RuntimeFault
 from decent.worker import messages as m
 from decent.worker.clock import RateMeter
+from decent.worker.codec import Array, Codec, Said
+from decent.worker.coder import Coder
 from decent.worker.context import Context
 from decent.worker.exchange import Exchange
 from decent.worker.peers import Peer
-from decent.worker.slots import Array, Slots
+from decent.worker.slots import Slots
 
 CROSSING = "both ends started at once"
 NOT_FINITE = "the difference is not finite"
+PATIENCE = 4
+"""pauses after which a peer that has not settled an exchange is taken to have"""
 
 
 class Exchanges:
     """Starts, answers and settles exchanges between `slots` and the peers' slots."""
 
-    def __init__(self, context: Context, slots: Slots, meter: RateMeter) -> None:
+    def __init__(self, context: Context, slots: Slots, meter: RateMeter, codec: Codec) -> None:
         self.context, self.slots, self.meter = context, slots, meter
+        self.coder = Coder(codec, slots, context.stats)
         self.open: dict[int, Exchange] = {}
         self.delay = 0.0  # local time an exchange takes, start to end (average)
 
@@ -39,11 +45,12 @@ class Exchanges:
             chunks=self.slots.chunks,
             started_s=now_s,
             limits=self.context.limits,
+            round_trip=peer.round_trip,
         )
         peer.seq += 1
         self.open[peer.id] = exchange
         self.context.stats.started += 1
-        self._fill(exchange, now_s)
+        self._fill(peer, exchange, now_s)
 
     def _skip(self, peer: Peer, reason: str, now_s: float) -> None:
         self.context.stats.skipped[reason] += 1
@@ -52,33 +59,38 @@ class Exchanges:
     def _obstacle(self, peer: Peer, now_s: float) -> str | None:
         if peer.state != "alive":
             return f"peer {peer.state}"
-        if peer.id in self.open or peer.answers.busy(now_s, self.context.limits):
+        if not peer.met:
+            return "peer expected"
+        patience_s = PATIENCE * peer.round_trip.pause_s(self.context.limits)
+        if peer.id in self.open or peer.answers.busy(now_s, patience_s):
             return "edge busy"
         if len(self.open) >= self.context.limits.max_open:
             return "too many open"
         return None
 
-    def _fill(self, exchange: Exchange, now_s: float) -> None:
+    def _fill(self, peer: Peer, exchange: Exchange, now_s: float) -> None:
         time = self.context.clock.time(now_s)
         for chunk in exchange.sendable():
-            exchange.fly(chunk, self.slots.snapshot(chunk, time), now_s)
-            self._request(exchange, chunk, now_s)
+            said = self.coder.ask(peer.id, chunk, self.slots.snapshot(chunk, time))
+            exchange.fly(chunk, said, now_s)
+            self._sent(said)
+            self._request(peer, exchange, chunk, now_s)
 
-    def _request(self, exchange: Exchange, chunk: int, now_s: float) -> None:
+    def _request(self, peer: Peer, exchange: Exchange, chunk: int, now_s: float) -> None:
         self.context.send(
-            exchange.peer,
+            peer.id,
             m.Request,
-            exchange.flying[chunk].snapshot,
+            exchange.flying[chunk].said.payload,
+            to_epoch=peer.epoch,
             seq=exchange.seq,
             chunk=chunk,
             settled=exchange.settled,
             mix=exchange.mix,
         )
-        self._sent(chunk)
         self.context.trace("request", now_s, peer=exchange.peer, seq=exchange.seq, chunk=chunk)
 
     def on_request(
-        self, peer: Peer, request: m.Request, theirs: Array, now_s: float, refusal: str = ""
+        self, peer: Peer, request: m.Request, payload: Array, now_s: float, refusal: str = ""
     ) -> None:
         """Answer or decline, once and for all: what comes again gets the same word. Never waits."""
         answers = peer.answers
@@ -88,72 +100,98 @@ class Exchanges:
             self._repeat(peer, request)
             return
         answers.settle(request.settled)
-        answers.refusal = answers.refusal or refusal or self._problem(request, theirs)
-        ours = None if answers.refusal else self._answer(request, theirs, now_s)
+        answers.refusal = answers.refusal or refusal or self._problem(request)
+        ours = None if answers.refusal else self._answer(peer, request, payload, now_s)
         if ours is None:
-            answers.refusal = answers.refusal or NOT_FINITE
-            self._decline(peer.id, request, answers.refusal, now_s)
+            self._decline(peer, request, answers.refusal, now_s)
             return
-        answers.remember(request.chunk, ours, now_s)
-        self._mixed(request.chunk, now_s)
+        answers.remember(request.chunk, ours.payload, now_s)
         self.context.stats.answered += 1 / self.slots.chunks
         self.context.trace("reply", now_s, peer=peer.id, seq=request.seq, chunk=request.chunk)
-        self._reply(peer.id, request, ours)
+        self._sent(ours)
+        self._reply(peer, request, ours.payload)
 
     def _repeat(self, peer: Peer, request: m.Request) -> None:
         """Answer from memory; not at all if the reply is known to have come."""
         self.context.stats.duplicates += 1
         if request.seq == peer.answers.seq and request.chunk in peer.answers.replies:
-            self._reply(peer.id, request, peer.answers.replies[request.chunk])
+            self._reply(peer, request, peer.answers.replies[request.chunk])
 
-    def _problem(self, request: m.Request, theirs: Array) -> str:
+    def _problem(self, request: m.Request) -> str:
         slots = self.slots
         if request.src in self.open and self.context.me < request.src:
             return CROSSING
         if not 0 <= request.chunk < slots.chunks:
             return f"there is no chunk {request.chunk} of {slots.chunks}"
-        span = slots.span(request.chunk)
-        if theirs.size != span.stop - span.start:
-            return f"chunk {request.chunk} of {theirs.size} values"
         if len(request.mix) != len(slots.system.slots) or not np.isfinite(request.mix).all():
             return f"coefficients {request.mix} for slots {slots.system.slots}"
         return ""
 
-    def _answer(self, request: m.Request, theirs: Array, now_s: float) -> Array | None:
+    def _answer(self, peer: Peer, request: m.Request, payload: Array, now_s: float) -> Said | None:
+        """Mix our half of one chunk; what we say of it, or None with the refusal noted."""
+        try:
+            theirs = self.coder.hear(payload, request.chunk)
+        except ProtocolError as error:
+            peer.answers.refusal = f"chunk {request.chunk}: {error}"
+            return None
         time = self.context.clock.time(now_s)
-        ours = self.slots.answer(request.chunk, time, theirs, np.array(request.mix))
-        if ours is None:
-            self.check(self.slots.snapshot(request.chunk, time))
+        ours = self.coder.answer(self.slots.snapshot(request.chunk, time), theirs)
+        if self._mix(peer, request.chunk, ours, theirs, request.mix, now_s) is None:
+            peer.answers.refusal = NOT_FINITE
+            self._diagnose(request.chunk, ours, now_s)
+            return None
         return ours
 
-    def _reply(self, to: int, request: m.Request, ours: Array) -> None:
-        self.context.send(to, m.Reply, ours, seq=request.seq, chunk=request.chunk)
-        self._sent(request.chunk)
+    def _mix(
+        self, peer: Peer, chunk: int, ours: Said, theirs: Said, mix: tuple[float, ...], now_s: float
+    ) -> float | None:
+        """Our half of one chunk; ‖theirs − ours‖², or None with nothing changed."""
+        time = self.context.clock.time(now_s)
+        difference = self.coder.difference(chunk, ours, theirs)
+        squared = self.slots.add(chunk, time, difference, np.array(mix))
+        if squared is not None:
+            self.coder.agree(peer.id, chunk, ours, theirs)
+            self.context.stats.values_mixed += difference.size
+            self.meter.count(ours.values.size / self.slots.values, time)
+        return squared
 
-    def _decline(self, to: int, request: m.Request, reason: str, now_s: float) -> None:
-        self.context.send(to, m.Decline, seq=request.seq, chunk=request.chunk, reason=reason)
-        self.context.trace("decline", now_s, peer=to, seq=request.seq, reason=reason)
+    def _reply(self, peer: Peer, request: m.Request, payload: Array) -> None:
+        self.context.send(
+            peer.id, m.Reply, payload, to_epoch=peer.epoch, seq=request.seq, chunk=request.chunk
+        )
 
-    def on_reply(self, peer: Peer, reply: m.Reply, theirs: Array, now_s: float) -> None:
+    def _decline(self, peer: Peer, request: m.Request, reason: str, now_s: float) -> None:
+        self.context.send(
+            peer.id,
+            m.Decline,
+            to_epoch=peer.epoch,
+            seq=request.seq,
+            chunk=request.chunk,
+            reason=reason,
+        )
+        self.context.trace("decline", now_s, peer=peer.id, seq=request.seq, reason=reason)
+
+    def on_reply(self, peer: Peer, reply: m.Reply, payload: Array, now_s: float) -> None:
         """Apply our half of one chunk, once."""
         exchange = self.open.get(peer.id)
         if exchange is None or exchange.seq != reply.seq or reply.chunk not in exchange.flying:
             self.context.stats.duplicates += 1
             return
-        ours = exchange.flying[reply.chunk].snapshot
-        if theirs.size != ours.size:
-            self.abandon(peer, f"a reply of {theirs.size} values for {ours.size}", now_s)
+        ours = exchange.flying[reply.chunk].said
+        try:
+            theirs = self.coder.hear(payload, reply.chunk, ours)
+        except ProtocolError as error:
+            self.abandon(peer, f"chunk {reply.chunk}: {error}", now_s)
             return
-        difference = theirs - ours
-        time = self.context.clock.time(now_s)
-        if not self.slots.add(reply.chunk, time, difference, np.array(exchange.mix)):
+        squared = self._mix(peer, reply.chunk, ours, theirs, exchange.mix, now_s)
+        if squared is None:
             self.abandon(peer, NOT_FINITE, now_s)
-            self.check(self.slots.snapshot(reply.chunk, time))
+            self._diagnose(reply.chunk, ours, now_s)
             return
-        exchange.land(reply.chunk, ours.size, float(np.dot(difference, difference)))
-        self._mixed(reply.chunk, now_s)
+        span = self.slots.span(reply.chunk)
+        exchange.land(reply.chunk, span.stop - span.start, squared, now_s)
         self.context.trace("apply", now_s, peer=peer.id, seq=exchange.seq, chunk=reply.chunk)
-        self._fill(exchange, now_s)
+        self._fill(peer, exchange, now_s)
         if exchange.complete:
             self._complete(peer, exchange, now_s)
 
@@ -163,7 +201,7 @@ class Exchanges:
         if exchange is None or exchange.seq != decline.seq or decline.chunk not in exchange.flying:
             return
         if decline.reason == NOT_FINITE:
-            self.check(exchange.flying[decline.chunk].snapshot)
+            self._diagnose(decline.chunk, exchange.flying[decline.chunk].said, now_s)
         exchange.decline(decline.chunk, decline.reason)
         if exchange.complete:
             self._complete(peer, exchange, now_s)
@@ -184,18 +222,28 @@ class Exchanges:
                 reason=reason, mixed=share, in_flight=sorted(exchange.flying),
             )  # fmt: skip
 
-    def retry(self, now_s: float) -> None:
+    def part(self, peer: Peer, reason: str, now_s: float) -> None:
+        """The peer is dead, or another now. What it may not have mixed counts as mixed here: that
+        too is settled by rule, and traced."""
+        self.abandon(peer, reason, now_s)
+        if peer.answers.replies:
+            self.context.trace(
+                "fault", now_s, what="answers not settled", peer=peer.id, seq=peer.answers.seq,
+                reason=reason, chunks=sorted(peer.answers.replies),
+            )  # fmt: skip
+
+    def retry(self, peers: Mapping[int, Peer], now_s: float) -> None:
         for exchange in self.open.values():
             for chunk in exchange.overdue(now_s):
                 self.context.stats.repeated += 1
-                self._request(exchange, chunk, now_s)
+                self._request(peers[exchange.peer], exchange, chunk, now_s)
 
     def next_s(self) -> float:
         return min((exchange.retry_at_s() for exchange in self.open.values()), default=math.inf)
 
     def _complete(self, peer: Peer, exchange: Exchange, now_s: float) -> None:
         if exchange.mixed:
-            self.context.send(peer.id, m.Settled, seq=exchange.seq)
+            self.context.send(peer.id, m.Settled, to_epoch=peer.epoch, seq=exchange.seq)
         if exchange.declined == CROSSING and not exchange.mixed:
             del self.open[peer.id]
             self._skip(peer, CROSSING, now_s)
@@ -215,15 +263,20 @@ class Exchanges:
         took = clock.time(now_s) - clock.time(exchange.started_s)
         self.delay += 0.2 * (took - self.delay)
 
-    def _sent(self, chunk: int) -> None:
-        span = self.slots.span(chunk)
-        self.context.stats.models_sent += (span.stop - span.start) / self.slots.values
+    def _sent(self, said: Said) -> None:
+        self.context.stats.models_sent += said.values.size / self.slots.values
 
-    def _mixed(self, chunk: int, now_s: float) -> None:
-        span = self.slots.span(chunk)
-        size = span.stop - span.start
-        self.context.stats.values_mixed += size
-        self.meter.count(size / self.slots.values, self.context.clock.time(now_s))
+    def _diagnose(self, chunk: int, said: Said, now_s: float) -> None:
+        """Where it was our own message that was not finite, say why and stop."""
+        values = self.slots.snapshot(chunk, self.context.clock.time(now_s))
+        self.check(values)
+        if np.isfinite(values).all() and not np.isfinite(said.values).all():
+            self.context.fail(
+                RuntimeFault(
+                    f"worker {self.context.me} has values up to {np.abs(values).max():.3g}, and "
+                    f"codec {self.coder.codec.title!r} cannot hold them: choose another"
+                )
+            )
 
     def check(self, ours: Array) -> None:
         """Where our own values are not finite, say so and stop."""

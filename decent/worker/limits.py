@@ -24,5 +24,8 @@ class Limits:
     start_s: float = 60.0
     """how long a peer may take to appear at all"""
     retry_s: float = 1.0
-    """before a chunk is asked for again; doubles at each attempt"""
-    retry_most_s: float = 8.0
+    """before the merge asks for anything again"""
+    retry_least_s: float = 0.25
+    """beyond the mean round trip, before a chunk is asked for again; doubles at each attempt"""
+    retry_most_s: float = 60.0
+    """before a chunk is asked for again, at most"""

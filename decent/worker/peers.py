@@ -1,4 +1,4 @@
-"""What a worker knows of each peer: whether it has greeted us, and when it was last heard."""
+"""What a worker knows of each peer: whether they have met, when it was heard, how far it is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Literal
 
 from decent.worker.exchange import Answers
 from decent.worker.limits import Limits
+from decent.worker.roundtrip import RoundTrip
 
 State = Literal["expected", "alive", "silent", "dead"]
 
@@ -21,11 +22,18 @@ class Peer:
     heard_s: float = 0.0
     state: State = "expected"
     answers: Answers = field(default_factory=Answers)
+    round_trip: RoundTrip = field(default_factory=RoundTrip)
+    doubt: str = ""  # why it seems that we shall never meet it
     seq: int = 0  # of our next exchange with it
 
     @property
     def greeted(self) -> bool:
         return self.epoch >= 0
+
+    @property
+    def met(self) -> bool:
+        """It has greeted us, and answered our greeting."""
+        return self.greeted and self.round_trip.mean_s is not None
 
     def hear(self, now_s: float) -> bool:
         """A sign of life; True if the peer was silent until now. The dead stay dead."""

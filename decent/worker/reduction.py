@@ -101,6 +101,11 @@ class Reduction:
         """What this worker adds is fixed: it takes part in no exchange any more."""
         return self._own is not None
 
+    @property
+    def own(self) -> Array | None:
+        """What this worker adds, once that is fixed."""
+        return self._own
+
     def peers(self) -> list[int]:
         return self.children + ([] if self.parent is None else [self.parent])
 

@@ -10,6 +10,7 @@ one small matrix, T_Q · exp(A_P (t − t₀)) · T_P⁻¹, applied to the S row
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -46,7 +47,7 @@ class Slots:
         self.array, self.chunk, self.system = array, chunk, system
         self.values = array.shape[1]
         self.chunks = -(-self.values // chunk)
-        self._difference, self._scaled = np.empty((2, min(chunk, self.values)), array.dtype)
+        self._scaled = np.empty(min(chunk, self.values), array.dtype)
         self._guard = nullcontext() if guard is None else guard
         self._systems = [system] * self.chunks
         self._times = [0.0] * self.chunks
@@ -78,19 +79,9 @@ class Slots:
             self._drift(chunk, time)
             return self._message(chunk)
 
-    def answer(self, chunk: int, time: float, theirs: Array, mix: Array) -> Array | None:
-        """The responder's half, in one turn: snapshot, difference, update.
-
-        Returns the snapshot; or None, with nothing changed, if the difference is not finite.
-        """
-        with self._guard:
-            self._drift(chunk, time)
-            ours = self._message(chunk)
-            difference = np.subtract(theirs, ours, out=self._difference[: ours.size])
-            return ours if self._mix(chunk, difference, mix) else None
-
-    def add(self, chunk: int, time: float, difference: Array, mix: Array) -> bool:
-        """Add `mix[s]·difference` to slot s (plain coefficients); False if it is not finite."""
+    def add(self, chunk: int, time: float, difference: Array, mix: Array) -> float | None:
+        """Add `mix[s]·difference` to slot s (plain coefficients). Returns ‖difference‖²; or None,
+        with nothing changed, if that is not finite."""
         with self._guard:
             self._drift(chunk, time)
             return self._mix(chunk, difference, mix)
@@ -135,17 +126,18 @@ class Slots:
         assert message is not None  # a system that sends nothing is refused when built
         return message
 
-    def _mix(self, chunk: int, difference: Array, mix: Array) -> bool:
+    def _mix(self, chunk: int, difference: Array, mix: Array) -> float | None:
         with np.errstate(over="ignore", invalid="ignore"):
-            if not np.isfinite(np.dot(difference, difference)):
-                return False
+            squared = float(np.dot(difference, difference))
+        if not math.isfinite(squared):
+            return None
         rows = self.array[:, self.span(chunk)]
         for slot, coefficient in enumerate(self.system.basis @ mix):
             if coefficient:
                 scaled = self._scaled[: difference.size]
                 rows[slot] += np.multiply(difference, float(coefficient), out=scaled)
                 self._resting[chunk] &= slot == 0
-        return True
+        return squared
 
 
 def _combine(coefficients: Array, rows: Array) -> Array | None:

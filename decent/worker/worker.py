@@ -13,24 +13,26 @@ No clock, socket, thread or torch: a driver passes events and seconds in, sends 
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
 
-from decent.dynamics import Dynamics, system_on
+from decent.dynamics import Dynamics
 from decent.errors import DynamicsError, PeerRefused
 from decent.schedule import Agenda, Never, Schedule, View
 from decent.topology import Topology
 from decent.worker import messages as m
 from decent.worker.clock import Clock, RateMeter, StepClock
+from decent.worker.codec import Codec
 from decent.worker.context import Context, Record
 from decent.worker.exchanges import Exchanges
+from decent.worker.identity import Identity
+from decent.worker.ledger import Ledger
 from decent.worker.limits import Limits
 from decent.worker.merging import Merging
+from decent.worker.momentum import Momentum, system_at
 from decent.worker.peers import Peer
 from decent.worker.reduction import Reduction
 from decent.worker.slots import Array, Slots
-
-FOLLOW = 0.05
-"""Relative change of the achieved rate that is worth new constants of the dynamics."""
 
 
 class Worker:
@@ -38,7 +40,8 @@ class Worker:
 
     `digest` names the model's layout: peers with another are refused in words. `steps` is the
     planned number of local steps, if known (schedules may look at progress). Without `follow` the
-    momentum counts on the nominal rates whatever is achieved, as the papers do.
+    momentum counts on the nominal rates whatever is achieved, as the papers do. `codec` is what
+    exchanges are sent in, by all alike. `ledger` keeps the books, for an audit.
     """
 
     def __init__(
@@ -59,28 +62,41 @@ class Worker:
         record: Record | None = None,
         guard: AbstractContextManager[object] | None = None,
         follow: bool = True,
+        codec: Codec | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
-        self.topology, self.dynamics, self.digest, self.steps = topology, dynamics, digest, steps
+        self.topology, self.dynamics, self.steps = topology, dynamics, steps
         self.context = Context(
             me, run, epoch, limits or Limits(), clock or StepClock(), record or (lambda event: None)
         )
-        system = system_on(dynamics, topology)
+        self.codec = codec or Codec()
+        system = system_at(dynamics, topology, self.codec.mixes)
         if not (system.mix.any() and system.message.any()) and not isinstance(schedule, Never):
             raise DynamicsError(
                 f"dynamics {dynamics.name!r} with mix {system.mix.tolist()} and message "
                 f"{system.message.tolist()}", "an exchange that mixes something",
                 "give a mix and a message that are not 0, or use the schedule 'never'",
             )  # fmt: skip
-        self.slots = Slots(state, system, self.context.limits.chunk, guard)
+        hold = Slots if ledger is None else ledger.slots
+        self.slots: Slots = hold(state, system, self.context.limits.chunk, guard)
+        self.identity = Identity(
+            topology.n, self.slots.values, self.slots.chunk, state.dtype.str, digest,
+            self.codec.title,
+        )  # fmt: skip
         rates = topology.neighbours(me)
-        self.meter = RateMeter(sum(rates.values()))
-        self.exchanges = Exchanges(self.context, self.slots, self.meter)
+        self.meter = RateMeter(sum(rates.values()) * self.codec.mixes)
+        self.exchanges = Exchanges(self.context, self.slots, self.meter, self.codec)
         self.peers = {peer: Peer(peer, 0.0) for peer in rates}
         self._agenda = Agenda(schedule, View.of(topology, me, seed))
         self.merging = Merging(self.context, topology, self.peers)
         self._beat_at_s = -math.inf
-        self._follows, self._followed = follow, 1.0
+        self.momentum = Momentum(
+            dynamics, topology, self.slots, self.meter, self.codec.mixes, follow
+        )
         self.finished = False  # no more steps will come: start nothing
+        self.ledger = ledger
+        if ledger is not None:
+            ledger.open(self)
 
     @property
     def me(self) -> int:
@@ -106,6 +122,10 @@ class Worker:
         self.context.clock.advance(0, now_s)
         self.poll(now_s)
 
+    def turn(self) -> AbstractContextManager[object]:
+        """To be entered around a local step in this process, so that the ledger measures it."""
+        return nullcontext() if self.ledger is None else self.ledger.strides
+
     def advance(self, steps: int, now_s: float) -> None:
         """`steps` local steps are done in all."""
         if steps != self.context.clock.steps:
@@ -119,7 +139,7 @@ class Worker:
             return
         self._watch(now_s)
         self._contact(now_s)
-        self.exchanges.retry(now_s)
+        self.exchanges.retry(self.peers, now_s)
         if not self.exchanges.open:  # only then is this worker ready to be merged
             self.merging.poll(now_s)
 
@@ -139,24 +159,40 @@ class Worker:
         message = packet.message
         self.context.stats.bytes_received += packet.nbytes
         peer = self.peers.get(message.src)
-        if message.dst != self.me or message.src == self.me:
+        if isinstance(message, m.Refuse):
+            self.refused(message.src, f"worker {message.src} refuses: {message.reason}", now_s)
+        elif message.dst != self.me or message.src == self.me:
             self._refuse(message, f"worker {message.dst} was meant, this is worker {self.me}")
-        elif isinstance(message, m.Refuse):
-            self.context.fail(PeerRefused(f"worker {message.src} refuses: {message.reason}"))
+        elif packet.damaged:
+            self._damaged(message, now_s)
         elif isinstance(message, m.Wave):
             self.merging.receive(message, packet.payload, now_s)
         elif isinstance(message, m.Hello):
             self._on_hello(message, now_s)
         elif message.src in self.merging.kin:
             self.merging.kin[message.src].hear(now_s)
-        elif peer is None or message.epoch != peer.epoch:
+        elif peer is None or self._stale(peer, message, now_s):
             self.context.stats.refused += 1
             if peer is not None:
-                self._greet(peer.id, answer=True)
+                self._greet(peer, now_s)
         else:
             self._heard(peer, now_s)
             self._dispatch(peer, packet, now_s)
-            self._follow(now_s)
+            self.momentum.follow(self.time(now_s), self.exchanges.delay)
+
+    def _damaged(self, message: m.Message, now_s: float) -> None:
+        """Counted and dropped: it will be asked for again."""
+        self.context.stats.damaged += 1
+        kind = type(message).__name__.lower()
+        self.context.trace("damaged", now_s, peer=message.src, what=kind)
+
+    def _stale(self, peer: Peer, message: m.Message, now_s: float) -> bool:
+        """Whether it is of the peer's former self, or for ours."""
+        if isinstance(message, m.Addressed) and message.to_epoch != self.context.epoch:
+            kind = type(message).__name__.lower()
+            self.context.trace("refused", now_s, why=f"a {kind} for this worker's former self")
+            return True
+        return message.epoch != peer.epoch
 
     def _dispatch(self, peer: Peer, packet: m.Packet, now_s: float) -> None:
         message, payload = packet
@@ -186,30 +222,16 @@ class Worker:
         for peer in self._agenda.due(self.time(now_s), progress):
             self.exchanges.start(self.peers[peer], now_s)
 
-    def _follow(self, now_s: float) -> None:
-        """Momentum at the rate that is really achieved (χ ∝ 1/rate), and up to twice slower where
-        an exchange takes as long as two of them are apart."""
-        if not self._follows:
-            return
-        ratio = self.meter.ratio(self.time(now_s))
-        late = min(1.0, self.exchanges.delay * self.meter.nominal / 2)
-        pace = ratio / (1 + late)
-        if abs(pace - self._followed) > FOLLOW * self._followed:
-            self._followed = pace
-            chi_1, chi_2 = self.topology.chi_1 / pace, self.topology.chi_2 / pace
-            self.slots.system = self.dynamics.system(chi_1, chi_2)
-
     def refresh(self, now_s: float) -> None:
         """Let every chunk drift to now: before a gradient is taken."""
         self.slots.refresh(self.time(now_s))
 
     # greetings and signs of life
 
-    def _greet(self, to: int, answer: bool) -> None:
-        slots = self.slots
+    def _greet(self, peer: Peer, now_s: float, answering: m.Hello | None = None) -> None:
         self.context.send(
-            to, m.Hello, workers=self.topology.n, digest=self.digest, values=slots.values,
-            chunk=slots.chunk, dtype=slots.array.dtype.str, answer=answer,
+            peer.id, m.Hello, answer=answering is None, to_epoch=peer.epoch,
+            asked_s=answering.asked_s if answering else now_s, **asdict(self.identity),
         )  # fmt: skip
 
     def _on_hello(self, hello: m.Hello, now_s: float) -> None:
@@ -221,34 +243,44 @@ class Worker:
             return
         peer = self.peers[hello.src]
         if hello.epoch > peer.epoch:
-            if peer.greeted:
-                self.exchanges.abandon(peer, "the peer has restarted", now_s)
-                self.context.trace("fault", now_s, what="peer restarted", peer=peer.id)
-            peer.epoch, peer.answers.seq = hello.epoch, -1
-            peer.answers.begin(-1)
+            self._renew(peer, hello.epoch, now_s)
+        elif hello.epoch < peer.epoch:
+            return  # of its former self
         self._heard(peer, now_s)
         if hello.answer:
-            self._greet(peer.id, answer=False)
+            self._greet(peer, now_s, hello)
+        elif hello.to_epoch == self.context.epoch and not peer.met:
+            peer.round_trip.measure(now_s - hello.asked_s)
+
+    def _renew(self, peer: Peer, epoch: int, now_s: float) -> None:
+        """The peer appears, or has restarted and knows nothing of what was before."""
+        if peer.greeted:
+            self.exchanges.part(peer, "the peer has restarted", now_s)
+            self.exchanges.coder.forget(peer.id)
+            self.context.trace("fault", now_s, what="peer restarted", peer=peer.id)
+        peer.epoch = epoch
+        peer.answers.begin(-1)
 
     def _mismatch(self, hello: m.Hello) -> str | None:
-        ours = self.slots
         if hello.src not in self.peers:
             return f"worker {hello.src} is not a neighbour of worker {self.me} in this topology"
-        for what, theirs, mine in (
-            ("workers in the run", hello.workers, self.topology.n),
-            ("parameters in the model", hello.values, ours.values),
-            ("values in a chunk", hello.chunk, ours.chunk),
-            ("number format", hello.dtype, ours.array.dtype.str),
-            ("layout of the model", hello.digest, self.digest),
-        ):
-            if theirs != mine:
-                return f"{what}: {theirs} at worker {hello.src}, {mine} at worker {self.me}"
-        return None
+        return self.identity.difference(self.me, hello)
+
+    def refused(self, by: int, why: str, now_s: float, final: bool = True) -> None:
+        """`by` will not talk to us. Fatal if it is one that we dialled (the higher worker of two
+        does) and have not met; else it is noted: a stranger may have said it. What is not `final`
+        may pass, and is fatal if it has not when the peer is given up."""
+        self.context.stats.refused += 1
+        self.context.trace("refused", now_s, why=why)
+        peer = self.peers.get(by)
+        if by < self.me and peer is not None and peer.state == "expected":
+            peer.doubt = why
+            if final:
+                self.context.fail(PeerRefused(why))
 
     def _refuse(self, message: m.Message, reason: str) -> None:
         self.context.stats.refused += 1
-        if not isinstance(message, m.Refuse):
-            self.context.send(message.src, m.Refuse, reason=reason)
+        self.context.send(message.src, m.Refuse, reason=reason)
 
     def _heard(self, peer: Peer, now_s: float) -> None:
         if peer.hear(now_s):
@@ -260,10 +292,10 @@ class Worker:
             return
         self._beat_at_s = now_s + self.context.limits.beat_s
         for peer in self.peers.values():
-            if peer.greeted:
+            if peer.met:
                 self.context.send(peer.id, m.Beat)
             elif peer.state != "dead":
-                self._greet(peer.id, answer=True)
+                self._greet(peer, now_s)
         self.merging.beat()
         for peer in (*self.peers.values(), *self.merging.kin.values()):
             if self.context.limits.silent_s < late_s < math.inf:
@@ -271,12 +303,19 @@ class Worker:
             change = peer.judge(now_s, self.context.limits)
             if change:
                 self.context.trace("fault", now_s, what=f"peer {change}", peer=peer.id)
+            if change == "dead" and peer.doubt and not peer.greeted:
+                self.context.fail(PeerRefused(peer.doubt))
             if change == "dead":
                 self._bury(peer, now_s)
 
     def _bury(self, peer: Peer, now_s: float) -> None:
-        self.exchanges.abandon(peer, "the peer is dead", now_s)
+        self.exchanges.part(peer, "the peer is dead", now_s)
         self.merging.exclude({peer.id}, now_s)
+
+    def close(self, now_s: float) -> None:
+        """Nothing more will happen to this worker: its ledger is complete."""
+        if self.ledger is not None:
+            self.ledger.close(now_s)
 
     def leave(self, reason: str) -> None:
         """Tell the neighbours that this worker stops for good."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.linalg import expm
 
-from decent.dynamics import Array, Dynamics, System, exchange
+from decent.dynamics import Acid, Array, Dadao, Dynamics, Gossip, System, conserved, exchange
 from decent.errors import DynamicsError
 from decent.testing import systems
 
@@ -143,6 +143,35 @@ def test_constants_are_read_only_copies() -> None:
     for array in (system.flow, system.kick, system.basis, system.relative.mix):
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 1
+
+
+@pytest.mark.parametrize(
+    ("method", "rows"),
+    [
+        (Gossip(), [[1]]),
+        (Acid(), [[0.5, 0.5]]),
+        (Dadao(1.0, 1e4), [[0, 0, 0, 0, 1 / 3, 2 / 3]]),
+    ],
+)
+def test_what_drift_leaves_alone_at_every_pace(method: Dynamics, rows: list[list[float]]) -> None:
+    one, other = method.system(9.0, 2.0).flow, method.system(15.0, 2.0 * 15 / 9).flow
+    common = conserved(other, conserved(one))
+    assert_allclose(common, rows, atol=1e-12)
+    assert_allclose(conserved(one, common), rows, atol=1e-12)
+    assert_allclose(common @ one, 0, atol=1e-12)
+
+
+@given(st.data(), systems())
+def test_conserved_combinations_are_all_there_are(data: st.DataObject, system: System) -> None:
+    size = len(system.slots)
+    assert conserved(np.zeros((size, size))).tolist() == np.eye(size).tolist()
+    own = np.array(data.draw(st.lists(st.floats(0.1, 1), min_size=size, max_size=size)))
+    flow = system.flow - np.outer(own, own @ system.flow) / (own @ own)
+    rows = conserved(flow)
+    assert_allclose(rows @ flow, 0, atol=1e-7)
+    assert_allclose(np.abs(rows).sum(axis=1), 1)
+    within = np.linalg.lstsq(rows.T, own, rcond=None)[0] @ rows
+    assert_allclose(within, own, atol=1e-5)
 
 
 @pytest.mark.parametrize(

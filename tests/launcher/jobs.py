@@ -76,6 +76,10 @@ class Job:
         trace = self.folder / "run/workers" / str(worker) / "trace.jsonl"
         return [json.loads(line) for line in trace.read_text().splitlines()]
 
+    def ledger(self, worker: int) -> list[dict[str, Any]]:
+        ledger = self.folder / "run/workers" / str(worker) / "ledger.jsonl"
+        return [json.loads(line) for line in ledger.read_text().splitlines()]
+
     def said(self, worker: int) -> list[str]:
         return self.log(worker).splitlines()
 

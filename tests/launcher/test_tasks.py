@@ -24,7 +24,7 @@ class Rare:
             yield time, view.draw_peer()
             time += self.every
 """
-FILES = ["endpoint.json", "log.txt", "metrics.jsonl", "model.safetensors", "result.json",
+FILES = ["endpoint.json", "ledger.jsonl", "log.txt", "metrics.jsonl", "model.safetensors", "result.json",
          "trace.jsonl"]  # fmt: skip
 
 TASK = """

@@ -33,7 +33,7 @@ so whoever is found dead in these tests has been said to be."""
 
 
 class Node:
-    """Worker `me`; `vector` are its parameters."""
+    """Worker `me`; `vector` are its parameters, `more` other fields of its `Spec`."""
 
     def __init__(
         self,
@@ -48,6 +48,7 @@ class Node:
         digest: str = "",
         address: str = "tcp://127.0.0.1:*",
         limits: Limits = QUICK,
+        **more: Any,
     ) -> None:
         self.me, self.folder, self.steps, self.round = me, folder, 0, 0
         dynamics = dynamics or Gossip()
@@ -59,6 +60,7 @@ class Node:
             me=me, topology=topology, dynamics=dynamics, schedule=schedule or Poisson(),
             limits=limits, values=vector.size, dtype=vector.dtype.name, digest=digest, run=run,
             seed=0, steps=None, origin_s=self.origin_s, folder=str(folder), address=address,
+            **more,
         )  # fmt: skip
         self.process: subprocess.Popen[bytes]
         self.line: Connection

@@ -88,6 +88,19 @@ board.fail()
     assert [board.tick(3.0) for _ in range(3)] == [False, False, True]
 
 
+def test_measured_steps_stand_beside_the_state() -> None:
+    board = Board(1, 3, "float32", accounts=600)
+    board.state[:], board.stepped[:] = 7.0, np.arange(1200.0).reshape(600, 2)
+    code = """
+board = Board(1, 3, "float32", int(sys.argv[1]), 600)
+assert board.state.tolist() == [[7, 7, 7]] and board.stepped[599].tolist() == [1198, 1199]
+"""
+    with other(board, code) as process:
+        pass
+    assert process.returncode == 0
+    assert Board(1, 3, "float32").stepped.shape == (0, 2)
+
+
 def test_no_wish_to_be_woken() -> None:
     board = Board(1, 1, "float64")
     board.wake_step = float("inf")
@@ -218,3 +231,24 @@ def test_the_optimizer_lets_go_after_a_step_that_failed() -> None:
     with other(board, "ChunkGate(board.fd).__enter__()") as process:
         pass
     assert process.returncode == 0
+
+
+def test_a_turn_of_the_optimizer_is_entered_and_left_once() -> None:
+    """Also one that was broken off, and whatever was let go of without being held."""
+    seen: list[str] = []
+
+    class Turn:
+        def __enter__(self) -> None:
+            seen.append("in")
+
+        def __exit__(self, *_: object) -> None:
+            seen.append("out")
+
+    gate = OptimizerGate(Board(1, 4, "float64").fd, Turn())
+    gate.leave()
+    gate.enter()
+    gate.enter()  # the step before has raised
+    assert seen == ["in"]
+    gate.leave()
+    gate.leave()
+    assert seen == ["in", "out"]

@@ -16,7 +16,7 @@ from decent.testing import Cluster, Limits, Network, cluster
 from decent.topology import Link, family
 
 RING = family("ring", 16).with_models_per_worker(1.0)
-QUIET = Limits(beat_s=1e9, silent_s=1e9, dead_s=1e9, retry_s=1e6, max_open=16)
+QUIET = Limits(beat_s=1e9, silent_s=1e9, dead_s=1e9, max_open=16)
 
 
 def distance(c: Cluster) -> float:

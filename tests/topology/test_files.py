@@ -23,6 +23,13 @@ EDGE = '[[edge]]\nbetween = ["a", "b"]\n'
 PAIR = '[[worker]]\nname = "a"\n[[worker]]\nname = "b"\n' + EDGE
 
 
+def keyed(*keys: str | None) -> str:
+    """Two workers with these keys."""
+    lines = [f"[[worker]]\nname = '{n}'\n" + (f"key = '{k}'\n" if k else "")
+             for n, k in zip("ab", keys, strict=True)]  # fmt: skip
+    return "".join(lines)
+
+
 def same(read: Topology, written: Topology) -> None:
     """Equal but for the rounding of latencies and bandwidths in their files' units."""
     for one, other in zip(read.links or (), written.links or (), strict=True):
@@ -141,6 +148,11 @@ REFUSED = [
     (PAIR + EDGE, "edge (0, 1) is given twice", "once", "add the two"),
     ("[[worker]]\nname = 'a'\n[[worker]]\n", "worker[1] has no name", "all workers or none", "add"),
     ("models_per_worker = 0.0\n" + PAIR, "models_per_worker = 0.0", "greater than 0", "schedule"),
+    (keyed("A" * 40, None), "worker b has no key", "a key for all workers or none", "add its key"),
+    (keyed("A" * 40, "A" * 40), "workers a and b have the same key", "of its own", "keygen"),
+    (keyed("A" * 40, "A" * 39), "the key of worker b is none", "40 characters", "keygen"),
+    (keyed("A" * 39 + "~", "A" * 40), "the key of worker a is none", "NAME.pub", "keygen"),
+    (keyed("#" * 40, "A" * 40), "the key of worker a is none", "40 characters", "keygen"),
 ]
 
 

@@ -153,8 +153,8 @@ def test_what_is_not_answered_is_asked_again_ever_more_slowly() -> None:
         a.poll(tenth / 10)
         a.receive(Packet(m.Beat(1, 0, 0)), tenth / 10)
         asked += [tenth / 10] * len(said(a, m.Request))
-    assert asked == [1.0] * 2 + [3.0] * 2 + [7.0] * 2 + [15.0] * 2
-    assert a.context.stats.repeated == 8
+    assert asked == [0.3] * 2 + [0.8] * 2 + [1.8] * 2 + [3.8] * 2 + [7.8] * 2 + [15.8] * 2
+    assert a.context.stats.repeated == 12
     assert a.wake_s(19.9) <= 20.4
 
 
@@ -270,7 +270,7 @@ def test_another_number_format_is_refused_in_words() -> None:
 def test_a_stranger_and_a_wrong_address_are_refused_in_words() -> None:
     line = family("line", 3)
     a, c = worker(0, topology=line), worker(2, topology=line)
-    hello = m.Hello(2, 0, 0, 3, "", 4, 2, "<f8", True)
+    hello = m.Hello(2, 0, 0, 3, "", 4, 2, "<f8", "exact", True, 0.0, -1)
     a.receive(Packet(hello), 0.0)
     (refusal,) = said(a, m.Refuse)
     assert "worker 2 is not a neighbour of worker 0" in refusal.message.reason  # type: ignore[attr-defined]

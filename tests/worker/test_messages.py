@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgpack
 import msgspec
@@ -20,32 +20,40 @@ from .common import examples
 
 DTYPES = [np.dtype("<f4"), np.dtype("<f8")]
 LIMIT = 64
+MIX = get_type_hints(m.Request, include_extras=True)["mix"]
 KINDS = msgspec.inspect.type_info(m.Any_).types
+REALS = st.floats(-1e300, 1e300)
 FIELDS = {
-    int: st.integers(0, 2**40),
+    m.Count: st.integers(0, 2**53 - 1),
+    m.Known: st.integers(-1, 2**53 - 1),
+    m.Check: st.integers(0, 2**64 - 1),
+    m.Real: REALS,
+    m.Weight: st.floats(0, 1e300, exclude_min=True),
     str: st.text(max_size=20),
     bool: st.booleans(),
-    float: st.floats(allow_nan=False),
-    tuple[int, ...]: st.lists(st.integers(0, 500), max_size=20).map(tuple),
-    tuple[float, ...]: st.lists(st.floats(allow_nan=False), max_size=6).map(tuple),
+    tuple[m.Count, ...]: st.lists(st.integers(0, 500), max_size=20).map(tuple),
+    MIX: st.lists(REALS, max_size=6).map(tuple),
 }
 
 
 @st.composite
 def packets(draw: st.DrawFn, dtype: np.dtype[Any] = DTYPES[0]) -> Packet:
     kind = draw(st.sampled_from([each.cls for each in KINDS]))
-    hints = {
-        name: FIELDS[hint] for name, hint in msgspec._utils.get_class_annotations(kind).items()
-    }
+    hints = {name: FIELDS[hint] for name, hint in get_type_hints(kind, include_extras=True).items()}
     message = kind(**{name: draw(hints[name]) for name in kind.__struct_fields__})
     if not isinstance(message, m.WithPayload):
         return Packet(message)
-    size = draw(st.integers(1, LIMIT))
-    return Packet(message, np.arange(size).astype(dtype))
+    values = np.arange(draw(st.integers(1, LIMIT))).astype(dtype)
+    return Packet(message, values.view(np.uint8) if isinstance(message, m.Coded) else values)
 
 
 def wire(packet: Packet) -> list[bytes]:
     return [bytes(frame) for frame in m.encode(packet, "run")]
+
+
+REPLY = m.Reply(0, 1, 0, 0, 0, 0, 0)
+RESULT = m.Result(0, 1, 0, 0, (), 0, 0)
+SHAPE = "not \\[version, run, message\\]"
 
 
 def test_every_message_is_tried() -> None:
@@ -113,7 +121,7 @@ def test_mutated_frames(data: st.DataObject, packet: Packet) -> None:
         frames[1:] = data.draw(st.lists(st.binary(max_size=5 * LIMIT), max_size=2))
     decoded = decode_or_complain(frames)
     if decoded is not None and decoded.payload is not None:
-        assert 1 <= decoded.payload.size <= LIMIT
+        assert 1 <= decoded.payload.nbytes <= 4 * LIMIT
 
 
 @pytest.mark.parametrize(
@@ -122,19 +130,20 @@ def test_mutated_frames(data: st.DataObject, packet: Packet) -> None:
         ([], "0 frames"),
         ([b"", b"", b""], "3 frames"),
         ([b"\x93"], "not msgpack"),
-        ([b"\x91" * 5000 + b"\x01"], "not msgpack"),
-        ([b"\xdd\xff\xff\xff\xff"], "not msgpack"),
-        ([b"\x93" + b"\x91" * 1000 + b"\x01\xa3run\x80"], "begin with version"),
-        ([b"\x93\x01" + b"\x91" * 1000 + b"\x01\x80"], "begin with version"),
-        ([msgpack.packb([1, "run"])], "not \\[version, run, message\\]"),
-        ([msgpack.packb([1, "run", {"kind": "gossip"}])], "malformed header"),
-        ([msgpack.packb([1, "run", {"kind": "beat", "src": 0, "dst": 1}])], "epoch"),
+        ([b"\x91" * 5000 + b"\x01"], SHAPE),
+        ([b"\xdd\xff\xff\xff\xff"], SHAPE),
+        ([b"\x93" + b"\x91" * 1000 + b"\x01\xa3run\x80"], SHAPE),
+        ([b"\x93\x01" + b"\x91" * 1000 + b"\x01\x80"], SHAPE),
+        ([b"\x93\x02\xa3run" + b"\x91" * 10_000 + b"\x01"], "not msgpack"),
+        ([msgpack.packb([m.VERSION, "run"])], SHAPE),
+        ([msgpack.packb([m.VERSION, "run", {"kind": "gossip"}])], "malformed header"),
+        ([msgpack.packb([m.VERSION, "run", {"kind": "beat", "src": 0, "dst": 1}])], "epoch"),
         ([bytes(m.HEADER_BYTES + 1)], "the limit is"),
         ([*wire(Packet(m.Beat(0, 1, 0))), b"1234"], "Beat with a payload"),
-        (wire(Packet(m.Reply(0, 1, 0, 0, 0))), "Reply without a payload"),
-        ([*wire(Packet(m.Reply(0, 1, 0, 0, 0))), b""], "a payload of 0 bytes"),
-        ([*wire(Packet(m.Reply(0, 1, 0, 0, 0))), b"12345"], "a payload of 5 bytes"),
-        ([*wire(Packet(m.Reply(0, 1, 0, 0, 0))), bytes(4 * LIMIT + 4)], "expected 1 … 64 values"),
+        (wire(Packet(REPLY)), "Reply without a payload"),
+        ([*wire(Packet(REPLY)), b""], "a payload of 0 bytes"),
+        ([*wire(Packet(RESULT)), b"12345"], "a payload of 5 bytes"),
+        ([*wire(Packet(REPLY)), bytes(4 * LIMIT + 4)], "a payload of 260 bytes, expected 1 … 256"),
     ],
 )  # fmt: skip
 def test_malformed_frames_in_words(frames: list[bytes], words: str) -> None:
@@ -142,11 +151,60 @@ def test_malformed_frames_in_words(frames: list[bytes], words: str) -> None:
         m.decode(frames, "run", DTYPES[0], LIMIT)
 
 
+GOOD: dict[str, Any] = {
+    "request": {"seq": 3, "chunk": 2, "settled": 1, "mix": [0.5], "check": 9, "to_epoch": 4},
+    "reply": {"seq": 3, "chunk": 2, "check": 9, "to_epoch": 4},
+    "settled": {"seq": 3, "to_epoch": 4},
+    "partial": {"round": 0, "dead": [], "chunk": 2, "weight": 1.5, "check": 9},
+    "fetch": {"round": 0, "dead": [3], "chunk": 2},
+}
+
+
+def with_field(kind: str, **changed: Any) -> list[bytes]:
+    head = {"kind": kind, "src": 0, "dst": 1, "epoch": 0, **GOOD[kind], **changed}
+    payload = [bytes(8)] if kind in ("request", "reply", "partial") else []
+    return [msgpack.packb([m.VERSION, "run", head]), *payload]
+
+
+@pytest.mark.parametrize("kind", GOOD)
+def test_what_is_within_bounds_is_taken(kind: str) -> None:
+    assert m.decode(with_field(kind), "run", DTYPES[0], LIMIT).message.src == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "changed"),
+    [
+        *[(kind, {name: value}) for kind in GOOD for name in GOOD[kind] for value in (-1, 2**60)
+          if name in ("seq", "chunk", "settled", "to_epoch", "round")],
+        *[("request", {"mix": [value]}) for value in (float("nan"), float("inf"), 1e301)],
+        ("request", {"mix": [0.5] * (m.SLOTS + 1)}),
+        *[("partial", {"weight": value}) for value in (0.0, -1.0, float("nan"), float("inf"))],
+        ("fetch", {"dead": [-1]}),
+        ("reply", {"check": -1}),
+        ("reply", {"src": -1}),
+    ],
+)  # fmt: skip
+def test_what_is_out_of_bounds_is_refused_in_words(kind: str, changed: dict[str, Any]) -> None:
+    name = next(iter(changed))
+    with pytest.raises(ProtocolError, match=rf"malformed header: .*\$\.{name}"):
+        m.decode(with_field(kind, **changed), "run", DTYPES[0], LIMIT)
+
+
+def test_a_checksum_tells_any_flipped_bit() -> None:
+    values = np.random.default_rng(0).normal(size=50).astype("f4")
+    packet = Packet(m.Result(0, 1, 0, 0, (), 0, m.checksum(values)), values)
+    assert not packet.damaged
+    for bit in range(8 * values.nbytes):
+        other = values.copy()
+        other.view(np.uint8)[bit // 8] ^= 1 << bit % 8
+        assert packet._replace(payload=other).damaged
+
+
 def test_another_run_and_another_version_in_words() -> None:
     beat = {"kind": "beat", "src": 0, "dst": 1, "epoch": 0}
     with pytest.raises(PeerRefused, match="belongs to run 'other', this worker to run 'run'"):
         m.decode([msgpack.packb([m.VERSION, "other", beat])], "run", DTYPES[0], LIMIT)
-    with pytest.raises(PeerRefused, match="speaks protocol version 7, this worker 1"):
+    with pytest.raises(PeerRefused, match="speaks protocol version 7, this worker 2"):
         m.decode([msgpack.packb([7, "run", beat])], "run", DTYPES[0], LIMIT)
 
 
@@ -164,7 +222,7 @@ def test_a_header_that_claims_gigabytes_costs_nothing(claim: bytes) -> None:
 
 def test_payloads_are_not_copied() -> None:
     values = np.arange(8, dtype="<f4")
-    header, payload = m.encode(Packet(m.Reply(0, 1, 0, 0, 0), values), "run")
+    header, payload = m.encode(Packet(RESULT, values), "run")
     assert np.shares_memory(np.frombuffer(payload, "<f4"), values)
     frame = bytes(payload)
     decoded = m.decode([header, frame], "run", DTYPES[0], LIMIT).payload

@@ -192,7 +192,7 @@ def test_another_merge_may_come_long_after_the_first() -> None:
         second[worker.me] = worker.reduce(1, np.full(5, float(worker.me)), 1.0, c.now_s)
 
     for me in c.alive:
-        c.at(100.0 + 10 * (me == 2), lambda me=me: c._run(me, merge_again))
+        c.at(100.0 + 10 * (me == 2), lambda me=me: c._run(c.workers[me], merge_again))
     c.run(130.0, until=lambda c: False)
     assert not c.down.keys() - {1}
     assert {(r.among, *r.result) for r in second.values()} == {((0, 2, 3), *[5 / 3] * 5)}

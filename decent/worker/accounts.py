@@ -1,0 +1,187 @@
+"""Slots that keep account of what happens to them, in a few random directions.
+
+For a probe p and a chunk c the sums ⟨p, slot_s[c]⟩ obey the equations of the state itself, since
+these are linear:
+
+    local step      row 0 moves by ⟨p, x_after − x_before⟩, measured in the optimizer's turn
+    exchange        slot s moves by b[s]·⟨p, m_peer − m_own⟩
+    drift, rebase   the same small matrix that is applied to the rows
+
+so what is *expected* is known in double precision without looking at the state, whatever the
+constants were meanwhile, and can be compared with what is *held*. Kept in the slots' own relative
+basis; told in the papers' slots.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from decent.dynamics import System, conserved
+from decent.worker.probes import PROBES, Array, Probes, Sums
+from decent.worker.slots import Slots
+
+
+class Strides:
+    """Measures what an optimizer does to the live `vector`, in its turn, as a context manager.
+
+    `totals` [len(kept), PROBES] takes up ⟨p, x_after − x_before⟩, chunk by chunk of `kept`.
+    """
+
+    def __init__(
+        self, vector: Array, chunk: int, kept: tuple[int, ...], probes: Probes, totals: Array
+    ) -> None:
+        self._parts = [(each, vector[each * chunk : (each + 1) * chunk]) for each in kept]
+        self._probes, self._totals = probes, totals
+        self._before: list[Sums] | None = None
+
+    def __enter__(self) -> None:
+        if self._before is None:  # else the last turn was broken off, and goes on
+            self._before = self._measure()
+
+    def __exit__(self, *_: object) -> None:
+        """Also of a turn that never began."""
+        if self._before is not None:
+            pairs = zip(self._measure(), self._before, strict=True)
+            for total, (after, before) in zip(self._totals, pairs, strict=True):
+                total += after - before
+            self._before = None
+
+    def _measure(self) -> list[Sums]:
+        return [self._probes(chunk, part) for chunk, part in self._parts]
+
+
+@dataclass
+class Account:
+    """One chunk's: sums over its values, for each slot and probe, since the last balance."""
+
+    row: int  # of the totals of the strides
+    seen: Sums  # [PROBES]: those already taken up
+    expected: Sums  # [S, PROBES], in the relative basis
+    steps: Sums  # [S, PROBES], in the papers' slots
+    size: float  # the largest norm of a slot, in the papers' slots
+    events: int = 0  # drifts and exchanges
+
+
+class Mixed(NamedTuple):
+    """What an exchange brought to a chunk."""
+
+    moved: Sums  # [PROBES]: ⟨p, m_peer − m_own⟩
+    size: float  # ‖m_peer − m_own‖
+    mix: tuple[float, ...]  # b
+
+
+@dataclass
+class Balance:
+    """Sums over the chunks in account, [S, PROBES] in the papers' slots, since the last balance."""
+
+    steps: Sums
+    expected: Sums
+    held: Sums
+    size: float = 0.0
+    events: int = 0
+    worst: dict[str, Any] = field(default_factory=dict)  # the chunk that is furthest off
+
+
+class Accounts(Slots):
+    """As `Slots`, for the chunks in `kept`. `stepped` are the totals of the `Strides`, which may
+    be in another process: they are read and written in the guard's turn alone."""
+
+    def __init__(
+        self,
+        array: Array,
+        system: System,
+        chunk: int,
+        guard: AbstractContextManager[object] | None,
+        probes: Probes,
+        kept: tuple[int, ...],
+        stepped: Array,
+    ) -> None:
+        super().__init__(array, system, chunk, guard)
+        self.conserved = conserved(system.flow)  # by every flow so far
+        self.mixed: dict[int, Mixed] = {}  # chunk → the last exchange's, until it is entered
+        self._probes, self._stepped, self._known = probes, stepped, system
+        self._accounts = {each: self._open(row, each) for row, each in enumerate(kept)}
+
+    @property
+    def kept(self) -> list[int]:
+        return list(self._accounts)
+
+    def balance(self) -> Balance:
+        """Compare what is held with what is expected, and go on from what is held."""
+        zeros = np.zeros((3, len(self.array), PROBES))
+        total, furthest = Balance(*zeros), -1.0
+        for chunk, account in self._accounts.items():
+            with self._guard:
+                expected, held, size = self._close(chunk, account)
+            total.steps += account.steps
+            total.expected += expected
+            total.held += held
+            total.size = float(np.hypot(total.size, size))
+            total.events = max(total.events, account.events)
+            off = held - expected
+            distance = float(np.abs(off).max() / (size * (account.events + 1) or 1.0))
+            if not distance <= furthest:
+                furthest = distance
+                total.worst = {
+                    "chunk": chunk, "off": off.tolist(), "size": size, "events": account.events
+                }  # fmt: skip
+            account.steps, account.events = np.zeros_like(account.steps), 0
+        return total
+
+    def _open(self, row: int, chunk: int) -> Account:
+        held, size = self._measure(chunk)
+        return Account(row, self._stepped[row].copy(), held, np.zeros_like(held), size)
+
+    def _close(self, chunk: int, account: Account) -> tuple[Sums, Sums, float]:
+        """What was expected and what is held, in the papers' slots; the largest size meanwhile."""
+        self._absorb(chunk)
+        plain = self._systems[chunk].inverse
+        expected, before = account.expected, account.size
+        account.expected, account.size = self._measure(chunk)
+        return plain @ expected, plain @ account.expected, max(before, account.size)
+
+    def _measure(self, chunk: int) -> tuple[Sums, float]:
+        rows = self.array[:, self.span(chunk)]
+        held = np.stack([self._probes(chunk, row) for row in rows])
+        norms = [float(np.linalg.norm(row)) for row in rows]
+        return held, float(np.max(np.abs(self._systems[chunk].inverse) @ norms))
+
+    def _absorb(self, chunk: int) -> None:
+        """Take up the local steps since the last time: before anything else moves the chunk."""
+        account = self._accounts.get(chunk)
+        if account is not None:
+            step = self._stepped[account.row] - account.seen
+            if step.any():
+                account.seen += step
+                account.expected[0] += step
+                account.steps += np.outer(self._systems[chunk].inverse[:, 0], step)
+
+    def _drift(self, chunk: int, time: float) -> None:
+        if self._known is not self.system:
+            self._known = self.system
+            self.conserved = conserved(self.system.flow, self.conserved)
+        self._absorb(chunk)
+        super()._drift(chunk, time)
+
+    def _apply(self, chunk: int, change: Array) -> None:
+        super()._apply(chunk, change)
+        account = self._accounts.get(chunk)
+        if account is not None:
+            account.expected += change @ account.expected
+            account.events += 1
+
+    def _mix(self, chunk: int, difference: Array, mix: Array) -> float | None:
+        squared = super()._mix(chunk, difference, mix)
+        if squared is None:
+            return None
+        moved, size = self._probes(chunk, difference), float(np.sqrt(squared))
+        self.mixed[chunk] = Mixed(moved, size, tuple(map(float, mix)))
+        account = self._accounts.get(chunk)
+        if account is not None:
+            account.expected += np.outer(self.system.basis @ mix, moved)
+            account.events += 1
+        return squared

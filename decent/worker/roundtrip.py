@@ -1,0 +1,45 @@
+"""How long a peer takes to answer, and hence how long to wait before it is asked again.
+
+    first sample R     mean ← R,   deviation ← R/2
+    further ones       deviation ← ¾·deviation + ¼·|mean − R|,   mean ← ⅞·mean + ⅛·R
+    pause              mean + max(least, 4·deviation), at most `most`
+
+as TCP does it (RFC 6298). The answer to what was said twice is no sample, since it may be to
+either (Karn's rule): a pause that had to be doubled holds until the next sample. Seconds.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from decent.worker.limits import Limits
+
+
+@dataclass
+class RoundTrip:
+    """To one peer and back, as measured; `mean_s` is None until it has answered once."""
+
+    mean_s: float | None = None
+    deviation_s: float = 0.0
+    _doubled_s: float = 0.0
+
+    def measure(self, sample_s: float) -> None:
+        """It took so long to be answered."""
+        sample_s = max(0.0, sample_s)
+        if self.mean_s is None:
+            self.mean_s, self.deviation_s = sample_s, sample_s / 2
+        else:
+            self.deviation_s += (abs(self.mean_s - sample_s) - self.deviation_s) / 4
+            self.mean_s += (sample_s - self.mean_s) / 8
+        self._doubled_s = 0.0
+
+    def pause_s(self, limits: Limits) -> float:
+        """How long to wait for an answer."""
+        pause_s = (self.mean_s or 0.0) + max(limits.retry_least_s, 4 * self.deviation_s)
+        return min(limits.retry_most_s, max(pause_s, self._doubled_s))
+
+    def double(self, pause_s: float, limits: Limits) -> float:
+        """How long to wait next, where waiting `pause_s` was in vain."""
+        pause_s = min(limits.retry_most_s, 2 * pause_s)
+        self._doubled_s = max(self._doubled_s, pause_s)
+        return pause_s
