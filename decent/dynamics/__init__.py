@@ -15,7 +15,7 @@ from decent.dynamics.acid import Acid
 from decent.dynamics.dadao import Dadao
 from decent.dynamics.gossip import Gossip
 from decent.dynamics.protocol import Dynamics, system_on
-from decent.dynamics.system import Array, State, System, conserved, exchange
+from decent.dynamics.system import Array, State, System, common, conserved, exchange
 from decent.errors import DynamicsError
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Gossip",
     "State",
     "System",
+    "common",
     "conserved",
     "exchange",
     "get",

@@ -125,8 +125,18 @@ def conserved(flow: Array, among: Array | None = None) -> Array:
     equal rows; the entries of a row are 1 in all."""
     rows = np.eye(len(flow)) if among is None else among
     sizes = np.abs(flow).max(axis=0)
-    left, values, _ = np.linalg.svd(rows @ (flow / np.where(sizes > 0, sizes, 1.0)))
-    rank = int((values > _NEGLIGIBLE).sum())
+    return _silent(rows, rows @ (flow / np.where(sizes > 0, sizes, 1.0)))
+
+
+def common(one: Array, other: Array) -> Array:
+    """[C, S]: all combinations of slots that are combinations of the rows of both."""
+    return _silent(one, one - one @ np.linalg.pinv(other) @ other)
+
+
+def _silent(rows: Array, effects: Array) -> Array:
+    """The combinations of `rows` of which the same combination of `effects` is 0."""
+    left, sizes, _ = np.linalg.svd(effects)
+    rank = int((sizes > _NEGLIGIBLE).sum())
     return _echelon(left[:, rank:].T @ rows)
 
 

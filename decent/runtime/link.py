@@ -31,8 +31,8 @@ from decent.runtime.board import Board
 from decent.schedule import Schedule
 from decent.topology import Topology
 from decent.worker import Codec, Limits, codecs
-from decent.worker.accounts import Strides
-from decent.worker.ledger import Mode, kept_chunks
+from decent.worker.accounts import Kept, Strides
+from decent.worker.ledger import Mode, kept_values
 from decent.worker.probes import Probes
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ class Spec:
     ledger: Mode = False
 
     @property
-    def kept(self) -> tuple[int, ...] | None:
-        """The chunks whose local steps are measured; None: it keeps no ledger."""
-        return kept_chunks(self.ledger, self.seed, self.values, self.limits.chunk)
+    def kept(self) -> Kept | None:
+        """What of the model has its local steps measured; None: it keeps no ledger."""
+        return kept_values(self.ledger, self.seed, self.values, self.limits.chunk)
 
     def strides(self, board: Board) -> Strides | None:
         """What measures them, in the training process."""

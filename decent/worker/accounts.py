@@ -14,6 +14,7 @@ basis; told in the papers' slots.
 
 from __future__ import annotations
 
+import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -24,6 +25,9 @@ from decent.dynamics import System, conserved
 from decent.worker.probes import PROBES, Array, Probes, Sums
 from decent.worker.slots import Slots
 
+Kept = dict[int, int]
+"""chunk → how many of its values, the first, are in account"""
+
 
 class Strides:
     """Measures what an optimizer does to the live `vector`, in its turn, as a context manager.
@@ -32,10 +36,12 @@ class Strides:
     """
 
     def __init__(
-        self, vector: Array, chunk: int, kept: tuple[int, ...], probes: Probes, totals: Array
+        self, vector: Array, chunk: int, kept: Kept, probes: Probes, totals: Array
     ) -> None:
-        self._parts = [(each, vector[each * chunk : (each + 1) * chunk]) for each in kept]
-        self._probes, self._totals = probes, totals
+        self._products = [
+            probes.on(each, vector[each * chunk :][:length]) for each, length in kept.items()
+        ]
+        self._totals = totals
         self._before: list[Sums] | None = None
 
     def __enter__(self) -> None:
@@ -51,13 +57,14 @@ class Strides:
             self._before = None
 
     def _measure(self) -> list[Sums]:
-        return [self._probes(chunk, part) for chunk, part in self._parts]
+        return [product() for product in self._products]
 
 
 @dataclass
 class Account:
-    """One chunk's: sums over its values, for each slot and probe, since the last balance."""
+    """One chunk's: sums over its first values, for each slot and probe, since the last balance."""
 
+    length: int
     row: int  # of the totals of the strides
     seen: Sums  # [PROBES]: those already taken up
     expected: Sums  # [S, PROBES], in the relative basis
@@ -72,6 +79,7 @@ class Mixed(NamedTuple):
     moved: Sums  # [PROBES]: ⟨p, m_peer − m_own⟩
     size: float  # ‖m_peer − m_own‖
     mix: tuple[float, ...]  # b
+    kept: Sums | None = None  # the same as `moved` for the part in account, if that is another
 
 
 @dataclass
@@ -87,8 +95,8 @@ class Balance:
 
 
 class Accounts(Slots):
-    """As `Slots`, for the chunks in `kept`. `stepped` are the totals of the `Strides`, which may
-    be in another process: they are read and written in the guard's turn alone."""
+    """As `Slots`, and keeps account of what is in `kept`. `stepped` are the totals of the `Strides`,
+    which may be in another process: they are read and written in the guard's turn alone."""
 
     def __init__(
         self,
@@ -97,18 +105,17 @@ class Accounts(Slots):
         chunk: int,
         guard: AbstractContextManager[object] | None,
         probes: Probes,
-        kept: tuple[int, ...],
+        kept: Kept,
         stepped: Array,
     ) -> None:
         super().__init__(array, system, chunk, guard)
         self.conserved = conserved(system.flow)  # by every flow so far
         self.mixed: dict[int, Mixed] = {}  # chunk → the last exchange's, until it is entered
+        self.kept = kept
         self._probes, self._stepped, self._known = probes, stepped, system
-        self._accounts = {each: self._open(row, each) for row, each in enumerate(kept)}
-
-    @property
-    def kept(self) -> list[int]:
-        return list(self._accounts)
+        self._accounts: dict[int, Account] = {}
+        for row, (each, length) in enumerate(kept.items()):
+            self._open(row, each, length)
 
     def balance(self) -> Balance:
         """Compare what is held with what is expected, and go on from what is held."""
@@ -132,20 +139,21 @@ class Accounts(Slots):
             account.steps, account.events = np.zeros_like(account.steps), 0
         return total
 
-    def _open(self, row: int, chunk: int) -> Account:
-        held, size = self._measure(chunk)
-        return Account(row, self._stepped[row].copy(), held, np.zeros_like(held), size)
+    def _open(self, row: int, chunk: int, length: int) -> None:
+        held, size = self._measure(chunk, length)
+        seen, steps = self._stepped[row].copy(), np.zeros_like(held)
+        self._accounts[chunk] = Account(length, row, seen, held, steps, size)
 
     def _close(self, chunk: int, account: Account) -> tuple[Sums, Sums, float]:
         """What was expected and what is held, in the papers' slots; the largest size meanwhile."""
         self._absorb(chunk)
         plain = self._systems[chunk].inverse
         expected, before = account.expected, account.size
-        account.expected, account.size = self._measure(chunk)
+        account.expected, account.size = self._measure(chunk, account.length)
         return plain @ expected, plain @ account.expected, max(before, account.size)
 
-    def _measure(self, chunk: int) -> tuple[Sums, float]:
-        rows = self.array[:, self.span(chunk)]
+    def _measure(self, chunk: int, length: int) -> tuple[Sums, float]:
+        rows = self.array[:, self.span(chunk)][:, :length]
         held = np.stack([self._probes(chunk, row) for row in rows])
         norms = [float(np.linalg.norm(row)) for row in rows]
         return held, float(np.max(np.abs(self._systems[chunk].inverse) @ norms))
@@ -178,10 +186,12 @@ class Accounts(Slots):
         squared = super()._mix(chunk, difference, mix)
         if squared is None:
             return None
-        moved, size = self._probes(chunk, difference), float(np.sqrt(squared))
-        self.mixed[chunk] = Mixed(moved, size, tuple(map(float, mix)))
-        account = self._accounts.get(chunk)
+        moved, size = self._probes(chunk, difference), math.sqrt(squared)
+        account, kept = self._accounts.get(chunk), None
         if account is not None:
-            account.expected += np.outer(self.system.basis @ mix, moved)
+            if account.length < difference.size:
+                kept = self._probes(chunk, difference[: account.length])
+            account.expected += np.outer(self.system.basis @ mix, moved if kept is None else kept)
             account.events += 1
+        self.mixed[chunk] = Mixed(moved, size, tuple(map(float, mix)), kept)
         return squared

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from decent.dynamics import conserved
+from decent.dynamics import common
 from decent.worker.books import Book, End, Event, Half, Key, Period, books
 from decent.worker.probes import Array, Sums
 
@@ -117,12 +117,7 @@ def audit(lines: Mapping[int, Iterable[Event]]) -> Report:
 
 def _common(spaces: list[Array]) -> Array:
     """The combinations that are in all of these spaces, one a row."""
-
-    def both(one: Array, other: Array) -> Array:
-        outside = np.eye(other.shape[1]) - np.linalg.pinv(other) @ other
-        return conserved(outside, one)
-
-    return reduce(both, spaces) if spaces else np.zeros((0, 1))
+    return reduce(common, spaces) if spaces else np.zeros((0, 1))
 
 
 def _name(row: Array, slots: tuple[str, ...]) -> str:

@@ -95,7 +95,7 @@ class Book:
 
     @classmethod
     def opened(cls, event: Event) -> Book:
-        kept, held = frozenset(event["kept"]), np.array(event["held"])
+        kept, held = frozenset(dict(event["kept"])), np.array(event["held"])
         return cls(event["worker"], tuple(event["slots"]), event["eps"], kept, _held=held)
 
     def take(self, event: Event) -> None:
@@ -120,9 +120,11 @@ class Book:
 
     def _exchange(self, event: Event) -> None:
         mix = np.array(event["mix"] or [0.0] * len(self.slots))
-        for chunk, moved in zip(event["chunks"], event["moved"], strict=True):
-            key = self._key(event, event["mine"], chunk)
-            for halves in (self.halves, *([self._open] if chunk in self.kept else [])):
+        said = dict(zip(event["chunks"], event["moved"], strict=True))
+        kept = {chunk: moved for chunk, moved in said.items() if chunk in self.kept}
+        for halves, parts in ((self.halves, said), (self._open, kept | dict(event["kept"]))):
+            for chunk, moved in parts.items():
+                key = self._key(event, event["mine"], chunk)
                 half = halves.setdefault(key, Half(event["s"], np.zeros(PROBES), mix, 0.0))
                 half.moved = half.moved + np.array(moved)
                 half.size = max(half.size, event["size"])

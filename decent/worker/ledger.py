@@ -23,9 +23,9 @@ import numpy as np
 
 from decent.dynamics import System
 from decent.schedule import stream
-from decent.worker.accounts import Accounts, Mixed, Strides
+from decent.worker.accounts import Accounts, Kept, Mixed, Strides
 from decent.worker.context import Record
-from decent.worker.probes import PROBES, Array, Probes, Sums
+from decent.worker.probes import DENSE, PROBES, Array, Probes, Sums
 
 if TYPE_CHECKING:
     from decent.worker.worker import Worker
@@ -34,23 +34,25 @@ FILE = "ledger.jsonl"
 EVERY = 100
 """local steps from one balance to the next"""
 SHARE = 16
-"""of so many chunks one is kept in account where the local steps may cost but little"""
+"""of so many values one is in account where measuring the steps may cost but little"""
 NOTHING = Mixed(np.zeros(PROBES), 0.0, ())
 
 Mode = Literal["auto"] | bool
 Event = dict[str, Any]
 
 
-def kept_chunks(mode: Mode, seed: int, values: int, chunk: int) -> tuple[int, ...] | None:
-    """The chunks of a vector whose local steps are measured: all, or of many a random sixteenth,
-    the same at all workers. None: there is no ledger."""
-    count = -(-values // chunk)
+def kept_values(mode: Mode, seed: int, values: int, chunk: int) -> Kept | None:
+    """What of a vector has its local steps measured, the same at all workers: all of it; or, where
+    that is more than DENSE values, about a sixteenth, in chunks drawn at random, or in a part of
+    one. None: there is no ledger."""
     if mode is False:
         return None
-    if mode is True:
-        return tuple(range(count))
-    drawn = stream(seed, "ledger").permutation(count)[: -(-count // SHARE)]
-    return tuple(sorted(map(int, drawn)))
+    sizes = [min(chunk, values - start) for start in range(0, values, chunk)]
+    if mode is True or values <= DENSE:
+        return dict(enumerate(sizes))
+    most = max(DENSE, values // SHARE)
+    drawn = stream(seed, "ledger").permutation(len(sizes))[: -(-most // chunk)]
+    return {int(each): min(sizes[each], most) for each in sorted(drawn)}
 
 
 @dataclass
@@ -63,21 +65,24 @@ class Entry:
     mix: tuple[float, ...] = ()
     size: float = 0.0
     chunks: dict[int, Sums] = field(default_factory=dict)
+    kept: dict[int, Sums] = field(default_factory=dict)  # where only a part is in account
 
     def add(self, chunk: int, mixed: Mixed) -> None:
         self.mix, self.size = mixed.mix or self.mix, max(self.size, mixed.size)
-        self.chunks[chunk] = self.chunks.get(chunk, np.zeros(PROBES)) + mixed.moved
+        self.chunks[chunk] = self.chunks.get(chunk, 0.0) + mixed.moved
+        if mixed.kept is not None:
+            self.kept[chunk] = self.kept.get(chunk, 0.0) + mixed.kept
 
 
 class Ledger:
-    """Writes lines to `record`. `kept` are the chunks whose local steps are measured, all without
-    it; `stepped` [len(kept), PROBES] the totals of these steps, if the optimizer is elsewhere."""
+    """Writes lines to `record`. `kept` is that of which local steps are measured, all without it;
+    `stepped` [len(kept), PROBES] the totals of these steps, if the optimizer is elsewhere."""
 
     def __init__(
         self,
         record: Record,
         seed: int,
-        kept: tuple[int, ...] | None = None,
+        kept: Kept | None = None,
         stepped: Array | None = None,
         every: int = EVERY,
     ) -> None:
@@ -96,8 +101,7 @@ class Ledger:
     ) -> Accounts:
         """What the worker is to hold its state in, as `Slots`; and from now on `strides`, to be
         entered around each local step where the optimizer is in this process."""
-        count = -(-array.shape[1] // chunk)
-        kept = tuple(range(count)) if self._kept is None else self._kept
+        kept = self._kept or kept_values(True, 0, array.shape[1], chunk) or {}
         stepped = np.zeros((len(kept), PROBES)) if self._stepped is None else self._stepped
         self._accounts = Accounts(array, system, chunk, guard, self.probes, kept, stepped)
         self.strides = Strides(array[0], chunk, kept, self.probes, stepped)
@@ -111,7 +115,7 @@ class Ledger:
         self._write(
             "opened", worker=worker.me, epoch=worker.context.epoch,
             slots=list(accounts.system.slots), values=accounts.values, chunks=accounts.chunks,
-            eps=float(np.finfo(accounts.array.dtype).eps), kept=accounts.kept,
+            eps=float(np.finfo(accounts.array.dtype).eps), kept=list(accounts.kept.items()),
             held=balance.held.tolist(),
         )  # fmt: skip
 
@@ -192,6 +196,7 @@ class Ledger:
                 "exchange", s=entry.s, peer=key[0], mine=key[1], epochs=entry.epochs, seq=entry.seq,
                 mix=list(entry.mix), size=entry.size, chunks=list(entry.chunks),
                 moved=[moved.tolist() for moved in entry.chunks.values()],
+                kept=[(chunk, moved.tolist()) for chunk, moved in entry.kept.items()],
             )  # fmt: skip
 
     def _balance(self, s: float) -> None:

@@ -1,4 +1,4 @@
-"""The ledgers of real processes balance: to the merge, when stopped, and when a worker is killed."""
+"""Ledgers of real processes balance: to the merge, when stopped, when a worker is killed."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ def test_a_run_of_three_balances(job: Job, dynamics: str) -> None:
     assert f" {exchanges:,} exchanges on 3 edges" in text
 
 
-def test_a_sixteenth_of_the_chunks_balances(job: Job) -> None:
-    settings = config(3, steps=100, topology__rate=1.0, runtime__chunk_kib=1)  # 38 of them
-    job.run(settings)
+def test_a_part_in_account_balances(job: Job) -> None:
+    """Of a model of 38,000 values not all local steps are measured."""
+    job.run(config(3, steps=100, topology__rate=1.0, task__hidden=500, runtime__chunk_kib=32))
     audited(job)
     kept = {
-        tuple(event["kept"])
+        tuple(map(tuple, event["kept"]))
         for me in range(3)
         for event in job.ledger(me)
         if event["event"] == "opened"
     }
-    assert len(kept) == 1
-    assert len(kept.pop()) == 3
+    [parts] = kept
+    assert sum(length for _, length in parts) < 25_000
 
 
 @pytest.mark.slow

@@ -24,8 +24,8 @@ class Rare:
             yield time, view.draw_peer()
             time += self.every
 """
-FILES = ["endpoint.json", "ledger.jsonl", "log.txt", "metrics.jsonl", "model.safetensors", "result.json",
-         "trace.jsonl"]  # fmt: skip
+FILES = ["endpoint.json", "ledger.jsonl", "log.txt", "metrics.jsonl", "model.safetensors",
+         "result.json", "trace.jsonl"]  # fmt: skip
 
 TASK = """
 import time

@@ -215,7 +215,7 @@ def test_workers_that_keep_account_of_some_chunks_balance() -> None:
     workers = [
         Worker(
             me, LINE, Acid(), Poisson(), Acid().initial(np.full(40, float(me))), steps=150,
-            limits=Limits(chunk=4), ledger=Ledger(lines[me].append, 0, (2, 7)),
+            limits=Limits(chunk=4), ledger=Ledger(lines[me].append, 0, {2: 3, 7: 4}),
         )
         for me in range(3)
     ]  # fmt: skip
