@@ -148,11 +148,6 @@ class Cluster:
         states = [self.workers[me].slots.plain().astype(float) for me in self.alive]
         return np.asarray(np.sum(states, axis=0))
 
-    def close(self) -> None:
-        """The end, as it is: those who live close their books. The dead have left theirs open."""
-        for me in self.alive:
-            self.workers[me].close(self.now_s)
-
     def _next_step(self, worker: Worker) -> None:
         planned = worker.steps or 0
         if self.learner is not None and worker.context.clock.steps < planned:
@@ -166,8 +161,7 @@ class Cluster:
     def _step(self, worker: Worker) -> None:
         assert self.learner is not None
         worker.refresh(self.now_s)
-        with worker.turn():
-            self.learner(worker)
+        self.learner(worker)
         worker.advance(worker.context.clock.steps + 1, self.now_s)
         self._next_step(worker)
 

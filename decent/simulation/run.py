@@ -34,7 +34,7 @@ from decent.simulation.network import Network
 from decent.simulation.paces import paces
 from decent.simulation.rounds import run as rounds
 from decent.topology import Link, Topology
-from decent.worker import Ledger, Limits, StepClock, Worker
+from decent.worker import Limits, StepClock, Worker
 
 Status = dict[str, Any]
 REFRESH_S = 0.2
@@ -51,7 +51,6 @@ class Run:
         self.losses = [float("nan")] * self.topology.n
         self.journals = [self._journal(me, "trace") for me in range(self.topology.n)]
         self.metrics = [self._journal(me, "metrics") for me in range(self.topology.n)]
-        self.books: list[Journal] = []
         merge = config.make_merge()
         self.weights = [merge.weight(trainer.samples) for trainer in self.trainers]
         self.cluster = Cluster(
@@ -76,7 +75,7 @@ class Run:
             me, self.topology, self.dynamics, config.make_schedule(), vector,
             seed=config.seed, run="simulation", digest=layout.digest, steps=config.steps,
             clock=StepClock(), record=self.journals[me],
-            follow=config.simulation.momentum == "achieved", ledger=self._ledger(me),
+            follow=config.simulation.momentum == "achieved",
             limits=Limits(
                 chunk=max(1, runtime.chunk_kib * 1024 // itemsize),
                 start_s=runtime.start_s, silent_s=runtime.silent_s, dead_s=runtime.dead_s,
@@ -89,13 +88,6 @@ class Run:
                 )
             )
         return worker
-
-    def _ledger(self, me: int) -> Ledger | None:
-        """Of all chunks: steps are measured at little cost here."""
-        if self.out is None or self.config.runtime.ledger is False:
-            return None
-        self.books.append(self._journal(me, "ledger"))
-        return Ledger(self.books[-1], self.config.seed)
 
     def _learn(self, worker: Worker) -> None:
         self.losses[worker.me] = self.trainers[worker.me].step()
@@ -165,8 +157,7 @@ class Run:
             save_model(path.with_suffix(".safetensors"), self.trainers[me].model, steps)
 
     def close(self) -> None:
-        self.cluster.close()
-        for journal in (*self.journals, *self.metrics, *self.books):
+        for journal in (*self.journals, *self.metrics):
             journal.close()
 
 
