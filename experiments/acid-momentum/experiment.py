@@ -13,7 +13,6 @@ the right-most eigenvalue, and that of all second moments, whose generator prese
 
 from __future__ import annotations
 
-from collections import Counter
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -40,7 +39,7 @@ Figures = dict[str, Any]
 Floats = NDArray[np.float64]
 LABELS = {"gossip": "gossip", "a2cid2": "A²CiD²"}
 METHODS: dict[str, Dynamics] = {"gossip": Gossip(), "a2cid2": Acid()}
-FROM, TO = 2.0, 8.0  # what is fitted: times 1/c
+FROM, TO = 2.0, 6.0  # what is fitted: times 1/c
 POINTS = 60
 WORKERS = 16  # that train, on a ring
 MEASURES = {
@@ -60,8 +59,8 @@ def measure(settings: dict[str, Any], progress: Progress) -> Figures:
         "scaling": _scaling(cases),
         "trained": trained,
         "skipped": skipped,
-        "table": [_row(case) for case in cases]
-        + [row for task in trained.values() for row in _rows(task)],
+        "table": [row for case in cases for row in _decay_rows(case)]
+        + [row for task in trained.values() for row in _training_rows(task)],
     }
 
 
@@ -74,56 +73,77 @@ def _consensus(settings: dict[str, Any], progress: Progress) -> list[Figures]:
     for k, (graph, n) in enumerate(cases):
         progress(f"consensus, {graph} of {n}", 0.3 * k / len(cases))
         topology = family(graph, n).with_models_per_worker(1.0)
-        methods = {name: _decay(topology, rule, settings) for name, rule in METHODS.items()}
-        chi = {"chi_1": topology.chi_1, "chi_2": topology.chi_2}
-        name = f"{graph}{n}"
-        found.append({"name": name, "graph": graph, "n": n, **chi, **methods})
+        modes = {name: Modes(topology, rule) for name, rule in METHODS.items()}
+        case = {"name": f"{graph}{n}", "graph": graph, "n": n}
+        case |= {"chi_1": topology.chi_1, "chi_2": topology.chi_2}
+        case |= {name: _decay(each, settings) for name, each in modes.items()}
+        case["a2cid2"] |= _ahead(modes)
+        found.append(case)
     return found
 
 
-def _decay(topology: Topology, rule: Dynamics, settings: dict[str, Any]) -> Figures:
-    """c, and the slopes of ln E(1/n) Σ ‖x_i − x̄‖² from 2/c to 8/c, measured and expected."""
-    system = rule.system(topology.chi_1, topology.chi_2)
-    rates, amounts = _exact(topology, system)
-    c = -float(rates.real.max())
-    times = np.geomspace(0.1, TO / c, POINTS)
-    expected = (np.exp(np.outer(times, rates)) @ amounts).real
-    exchanges = TO / c * sum(topology.rates)
-    replicas = int(np.clip(settings["budget"] / exchanges, 4, settings["replicas"]))
-    measured = _simulated(topology, rule, times, replicas, settings)
-    late = times >= FROM / c
-    slopes = [-np.polyfit(times[late], np.log(curve[late]), 1)[0] for curve in (measured, expected)]
-    return {
-        "exact": c, "measured": slopes[0], "in the window": slopes[1], "replicas": replicas,
-        "times": _short(times), "distances": _short(measured), "expected": _short(expected),
-    }  # fmt: skip
+class Modes:
+    """`speeds` s and `amounts` a such that E(1/n) Σ ‖x_i − x̄‖² = Σ a e^(st), from x_i ~ N(0, 1)."""
+
+    def __init__(self, topology: Topology, rule: Dynamics) -> None:
+        self.topology, self.rule = topology, rule
+        system = rule.system(topology.chi_1, topology.chi_2)
+        size, q = len(system.slots), np.arange(1, topology.n // 2 + 1)
+        weights = np.where(2 * q == topology.n, 1, 2) / topology.n  # n − q is the same as q
+        generator = _generator(topology, system, q, weights)
+        self.speeds, vectors = np.linalg.eig(generator)
+        parameters = np.kron(weights, np.eye(size**2)[0])
+        start = np.ones(len(generator))
+        self.amounts = (parameters @ vectors) * np.linalg.solve(vectors, start)
+        self.c = -float(self.speeds.real.max())
+
+    def distance(self, times: Floats) -> Floats:
+        found: Floats = (np.exp(np.outer(times, self.speeds)) @ self.amounts).real
+        return found
 
 
-def _exact(topology: Topology, system: System) -> tuple[Any, Any]:
-    """Rates s and amounts a such that E(1/n) Σ ‖x_i − x̄‖² = Σ a e^(st), from x_i ~ N(0, 1)."""
-    n, size = topology.n, len(system.slots)
-    q = np.arange(1, n // 2 + 1)  # n − q is the same
-    alike = np.where(2 * q == n, 1, 2)
-    chords = _chords(topology)
-    waves = 1 - np.cos(2 * np.pi / n * np.outer(list(chords), q))
+def _generator(topology: Topology, system: System, q: Floats, weights: Floats) -> Floats:
+    """[Q·S², Q·S²]: what C_q' is of all C_p."""
+    chords, one = _chords(topology), np.eye(len(system.slots))
+    waves = 1 - np.cos(2 * np.pi / topology.n * np.outer(list(chords), q))
     mixing = np.array(list(chords.values()))[:, None] * waves
     b, m = (np.kron(vector, vector) for vector in (system.mix, system.message))
-    generator = np.einsum("cq,cp,s,t->qspt", mixing, 2 / n * alike * waves, b, m)
+    found = np.einsum("cq,cp,s,t->qspt", mixing, 2 * weights * waves, b, m)
     for k, speed in enumerate(mixing.sum(0)):
-        drift = np.kron(system.flow - speed * np.outer(system.mix, system.message), np.eye(size))
-        swap = np.arange(size**2).reshape(size, size).T.ravel()
-        generator[k, :, k] += drift + drift[swap][:, swap]
-    rates, vectors = np.linalg.eig(generator.reshape(len(q) * size**2, -1))
-    parameters = np.kron(alike, np.eye(size**2)[0]) / n
-    return rates, (parameters @ vectors) * np.linalg.solve(vectors, np.ones(len(vectors)))
+        A = system.flow - speed * np.outer(system.mix, system.message)
+        found[k, :, k] += np.kron(A, one) + np.kron(one, A)
+    return found.reshape(len(q) * one.size, -1)
 
 
-def _chords(topology: Topology) -> Counter[int]:
+def _chords(topology: Topology) -> dict[int, float]:
     """r_c by c."""
-    found: Counter[int] = Counter()
+    found: dict[int, float] = {}
     for (i, j), rate in zip(topology.edges, topology.rates, strict=True):
-        found[min(j - i, topology.n - j + i)] += 2 * rate / topology.n  # type: ignore[assignment]
+        chord = min(j - i, topology.n - j + i)
+        found[chord] = found.get(chord, 0.0) + 2 * rate / topology.n
     return found
+
+
+def _ahead(modes: dict[str, Modes]) -> Figures:
+    """From when on momentum is closer to agreement than gossip, and the distance then."""
+    times = np.geomspace(0.1, 2 * TO / modes["a2cid2"].c, 1000)
+    mine, other = (modes[name].distance(times) for name in ("a2cid2", "gossip"))
+    last = int(np.flatnonzero(mine > other).max(initial=0))
+    return {"ahead from": float(times[last]), "ahead below": float(mine[last])}
+
+
+def _decay(modes: Modes, settings: dict[str, Any]) -> Figures:
+    """c, and the slopes of ln E(1/n) Σ ‖x_i − x̄‖² from 2/c to 6/c, measured and expected."""
+    times = np.geomspace(0.1, TO / modes.c, POINTS)
+    exchanges = times[-1] * sum(modes.topology.rates)
+    replicas = max(4, int(min(settings["budget"] / exchanges, settings["rows"] / modes.topology.n)))
+    measured = _simulated(modes.topology, modes.rule, times, replicas, settings)
+    late, expected = times >= FROM / modes.c, modes.distance(times)
+    slopes = [-np.polyfit(times[late], np.log(curve[late]), 1)[0] for curve in (measured, expected)]
+    return {
+        "exact": modes.c, "measured": slopes[0], "in the window": slopes[1], "replicas": replicas,
+        "times": _short(times), "distances": _short(measured), "expected": _short(expected),
+    }  # fmt: skip
 
 
 def _simulated(
@@ -158,10 +178,24 @@ def _column(cases: list[Figures], method: str) -> tuple[list[float], list[float]
     return [case["n"] for case in cases], [case[method]["exact"] for case in cases]
 
 
-def _row(case: Figures) -> Figures:
-    row = {"": f"{case['graph']} of {case['n']}", "measure": "decay per unit of time"}
-    row |= {label: case[method]["measured"] for method, label in LABELS.items()}
-    return row | {f"{label}, exact": case[method]["exact"] for method, label in LABELS.items()}
+def _decay_rows(case: Figures) -> list[Figures]:
+    """While it is followed, and in the end, which cannot be seen in a simulation."""
+    return [
+        _row(_title(case), "decay, from 2/c to 6/c", case, ("measured", "in the window")),
+        _row(_title(case), "decay in the end, c", case, (None, "exact")),
+        _row(_title(case), "ahead below a distance of", case, (None, "ahead below")),
+    ]
+
+
+def _title(case: Figures) -> str:
+    return f"{case['graph']} of {case['n']}"
+
+
+def _row(title: str, measure: str, found: Figures, keys: tuple[str | None, str | None]) -> Figures:
+    row = {"": title, "measure": measure}
+    for key, suffix in zip(keys, ("", ", exact"), strict=True):
+        row |= {f"{label}{suffix}": found[m].get(key) for m, label in LABELS.items()}
+    return row
 
 
 # training
@@ -194,8 +228,11 @@ def _compared(case: Figures, rate: float) -> Figures:
     }
     pairs = list(zip(runs["a2cid2"], runs["gossip"], strict=True))
     gains = [mine["local"] - other["local"] for mine, other in pairs]
-    ratio = means["gossip"]["consensus"] / means["a2cid2"]["consensus"]
-    return {"rate": rate, **means, "least gain": min(gains), "gain": mean(gains), "closer": ratio}
+    return {
+        "rate": rate, **means, "gain": mean(gains), "least gain": min(gains),
+        "closer": means["gossip"]["consensus"] / means["a2cid2"]["consensus"],
+        "models": means["a2cid2"]["models"] / means["gossip"]["models"],
+    }  # fmt: skip
 
 
 def _trained(case: Figures, method: str, rate: float, seed: int) -> Figures:
@@ -217,15 +254,9 @@ def _trained(case: Figures, method: str, rate: float, seed: int) -> Figures:
     }
 
 
-def _rows(task: Figures) -> list[Figures]:
-    exact = {f"{label}, exact": None for label in LABELS.values()}
+def _training_rows(task: Figures) -> list[Figures]:
     return [
-        {
-            "": f"{task['task']}, {result['rate']} models per step",
-            "measure": measure,
-            **{label: result[method][key] for method, label in LABELS.items()},
-            **exact,
-        }
+        _row(f"{task['task']}, {result['rate']} models per step", measure, result, (key, None))
         for result in task["results"]
         for key, measure in MEASURES.items()
     ]
@@ -243,8 +274,8 @@ def plot(figures: Figures, folder: Path) -> None:
             curve = case[method]
             style.line(axes, curve["times"], curve["distances"], label)
             style.guide(axes, curve["times"], curve["expected"], "exact" * (method == "a2cid2"))
-        axes.set_ylim(1e-4, 1.5)
-        style.finish(axes, x="time", y="consensus distance", title=_row(case)[""], log="xy")
+        axes.set_ylim(5e-4, 1.5)
+        style.finish(axes, x="time", y="consensus distance", title=_title(case), log="xy")
     style.save(figure, folder / "consensus.svg")
     _plot_training(list(figures["trained"].values()), folder)
 
@@ -259,8 +290,8 @@ def _plot_training(tasks: list[Figures], folder: Path) -> None:
             style.line(upper, rates, found["merged"], f"{label}, merged", color=colour, ls=":")
             style.line(lower, rates, found["consensus"], label, color=colour)
         sent = "models sent per worker and step"
-        style.finish(upper, x=sent, y="accuracy", title=task["task"], log="x")
-        style.finish(lower, x=sent, y="consensus distance", log="xy")
+        style.finish(upper, x=sent, y="accuracy", title=task["task"], log="x", ticks=rates)
+        style.finish(lower, x=sent, y="consensus distance", log="xy", ticks=rates)
     style.save(figure, folder / "training.svg")
 
 
