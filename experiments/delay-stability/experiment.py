@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from decent.dynamics import Acid, Dadao, Dynamics, Gossip
 from decent.reproduce import Progress, convex, style
 from decent.schedule import Poisson, stream
-from decent.testing import Cluster, Limits, Network, Pace, cluster
+from decent.simulation import Cluster, Network, Pace
+from decent.testing import cluster
 from decent.topology import Link, Topology, family
-from decent.worker import Worker
+from decent.worker import Limits, Worker
 
 Figures = dict[str, Any]
 Floats = NDArray[np.float64]

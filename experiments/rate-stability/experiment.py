@@ -272,30 +272,33 @@ def _simulation(problem: Problem, kind: str, factor: float, settings: dict[str, 
 
 
 def plot(figures: Figures, folder: Path) -> None:
-    figure, (left, middle, right) = style.panels(3)
+    figure, (left, middle, right) = style.panels(3, width=4.8)
     _plot_growth(left, figures)
     _plot_thresholds(middle, list(figures["cases"].values()))
     for each in figures["simulated"].values():
         style.line(right, each["times"], each["mean"], f"{each['kind']}, {each['factor']}×")
         style.guide(right, each["times"], each["exact"])
-    right.set_ylim(1e-2, 1e5)
+    right.set_ylim(1e-3, 1e5)
     style.finish(right, x="time", y="mean square error", log="y", legend=False)
-    right.legend(loc="upper left", ncols=2)
+    right.legend(loc="lower left", ncols=2)
     style.save(figure, folder / "rates.svg")
 
 
 def _plot_growth(axes: Any, figures: Figures) -> None:
     """Published parameters for each graph; with general ones the graphs hardly differ."""
     for graph, growth in figures["swept"].items():
-        axes.plot(figures["factors"], growth["published"], label=f"published, {graph}")
+        axes.plot(figures["factors"], growth["published"], label=graph)
     general = [growth["general"] for growth in figures["swept"].values()]
-    axes.plot(figures["factors"], general[0], color=style.BLACK, label="general, all four")
+    axes.plot(figures["factors"], general[0], color=style.BLACK, label="general")
     for other in general[1:]:
         axes.plot(figures["factors"], other, color=style.BLACK)
     axes.axhline(0, color=style.BLACK, linewidth=0.8)
     axes.set_ylim(-0.06, 0.1)
     ticks = (0.1, 0.2, 0.5, 1, 2, 4)
-    style.finish(axes, x=RATE, y="growth of E‖x − x*‖² per unit of time", log="x", ticks=ticks)
+    style.finish(
+        axes, x=RATE, y="growth of E‖x − x*‖² per unit of time", log="x", ticks=ticks, legend=False
+    )
+    axes.legend(title="published", loc="upper right")
 
 
 def _plot_thresholds(axes: Any, cases: list[Figures]) -> None:
