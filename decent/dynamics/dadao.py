@@ -36,7 +36,7 @@ from decent.errors import DynamicsError
 @dataclass(frozen=True)
 class Dadao:
     """Slots x, x̃, y, ỹ, z, z̃. "general" slows down in proportion to √(χ₁χ₂) where exchanges are
-    rare; "published" needs χ₁χ₂ ≤ ½, and diverges not far above."""
+    rare; "published" needs χ₁χ₂ ≤ ½, and diverges above, on some graphs not far above."""
 
     mu: float | None = None  # μ, strong convexity of every f_i; none: to be asked of the task
     L: float | None = None  # smoothness of every f_i

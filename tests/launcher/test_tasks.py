@@ -121,7 +121,8 @@ def test_a_killed_worker_stops_nobody(job: Job, task: str, state: str) -> None:
             kill(statuses)  # where it merges, it waits for the others, who still train
 
     hurry = 2 if state == "merging" else -1
-    settings = config(4, steps=100, task__name=task, task__step_s=0.02, task__hurry=hurry)
+    options = {"task__name": task, "task__step_s": 0.02, "task__hurry": hurry}
+    settings = config(4, steps=100, dynamics="gossip", **options)
     outcome = job.run(settings, act=act)
     assert kill.done
     [fault] = outcome["faults"]
@@ -132,7 +133,7 @@ def test_a_killed_worker_stops_nobody(job: Job, task: str, state: str) -> None:
     living = [each for each in outcome["results"] if each["id"] != 2]
     assert [each["steps"] for each in living] == [100, 100, 100]
     mean = sum(each["metrics"]["constant"] for each in living) / 3
-    assert outcome["merged"]["constant"] == pytest.approx(mean, abs=0.02)  # x̃ still moves x
+    assert outcome["merged"]["constant"] == pytest.approx(mean, abs=0.02)
     assert outcome["results"][2]["dead"]
     assert outcome["results"][2]["steps"] >= 20
     assert [each["state"] for each in job.seen] == ["done", "done", "dead", "done"]
