@@ -95,7 +95,7 @@ class Balance:
 
 
 class Accounts(Slots):
-    """As `Slots`, and keeps account of what is in `kept`. `stepped` are the totals of the `Strides`,
+    """As `Slots`, and keeps account of what is in `kept`. `stepped` are the totals of `Strides`,
     which may be in another process: they are read and written in the guard's turn alone."""
 
     def __init__(

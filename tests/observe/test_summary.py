@@ -47,6 +47,8 @@ def test_a_worker() -> None:
         "completed": 19,
         "answered": 21.0,
         "abandoned": 1,
+        "repeated": None,
+        "damaged": None,
         "skipped": {"edge busy": 2, "peer dead": 1},
     }
     assert worker["bytes"] == {"sent": 1_550_000, "received": 1_500_000}
