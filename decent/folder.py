@@ -9,7 +9,11 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
+
+import msgspec
+
+_encoder = msgspec.json.Encoder(enc_hook=float)  # numpy's numbers
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -39,14 +43,14 @@ class Journal:
     """An append-only file of JSON objects, one a line; `None` as path keeps nothing."""
 
     def __init__(self, path: Path | None) -> None:
-        self._file: TextIO | None = None
+        self._file: BinaryIO | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("w", buffering=1 << 16)
+            self._file = path.open("wb", buffering=1 << 16)
 
     def __call__(self, event: dict[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(json.dumps(event, default=float) + "\n")
+            self._file.write(_encoder.encode(event) + b"\n")
 
     def flush(self) -> None:
         if self._file is not None:

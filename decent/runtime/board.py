@@ -36,13 +36,14 @@ COUNTERS = (
 
 class Board:
     """`slots` × `values` numbers of `dtype`, and the words beside them. `stepped` [accounts,
-    PROBES]: what the local steps come to, written in the optimizer's turn."""
+    PROBES]: what the local steps come to, written in the optimizer's turn. The state begins at byte
+    `begin`."""
 
     def __init__(
         self, slots: int, values: int, dtype: str, fd: int | None = None, accounts: int = 0
     ) -> None:
-        begin = PAGE + -(-8 * accounts * PROBES // PAGE) * PAGE
-        size = begin + slots * values * np.dtype(dtype).itemsize
+        self.begin = PAGE + -(-8 * accounts * PROBES // PAGE) * PAGE
+        size = self.begin + slots * values * np.dtype(dtype).itemsize
         self.fd = _anonymous(size) if fd is None else fd
         self._memory = mmap.mmap(self.fd, size)
         words = np.frombuffer(self._memory, np.int64, 8)
@@ -50,7 +51,7 @@ class Board:
         self._words, self._reals, self._counters = words, reals, reals[8:]
         self.residual = np.frombuffer(self._memory, np.float64, slots, offset=1024)
         self.state: np.ndarray[Any, Any] = np.frombuffer(
-            self._memory, dtype, slots * values, offset=begin
+            self._memory, dtype, slots * values, offset=self.begin
         ).reshape(slots, values)
         self.stepped: np.ndarray[Any, Any] = np.frombuffer(
             self._memory, np.float64, accounts * PROBES, offset=PAGE

@@ -29,8 +29,8 @@ from decent.runtime import link, security
 from decent.runtime.board import Board
 from decent.runtime.gate import ChunkGate
 from decent.runtime.rendezvous import Rendezvous
+from decent.runtime.wire import Wire
 from decent.transport.curve import Curve, keys_in, new_keys
-from decent.transport.shared import Place, Shortcuts
 from decent.transport.zeromq import Arrival, Refusal, ZeroMQ
 from decent.worker import Ledger, Reduction, Worker
 from decent.worker import messages as m
@@ -59,23 +59,21 @@ class Communicator:
         self._books = Journal(None if kept is None else home / FILE)
         ledger = None if kept is None else Ledger(self._books, spec.seed, kept, board.stepped)
         epoch = time.time_ns() // 1_000_000
-        chunk_bytes = spec.limits.chunk * np.dtype(spec.dtype).itemsize
+        frame_bytes = max(spec.limits.chunk * np.dtype(spec.dtype).itemsize, m.HEADER_BYTES)
         name = f"{spec.run}/{spec.me}/{epoch}"
         self.rendezvous = Rendezvous(Path(spec.folder))
         self._keyring = security.Keyring(spec.topology, self.rendezvous)
         curve = self._curve() if spec.encrypt else None
-        self.transport = ZeroMQ(name, spec.address, max(chunk_bytes, m.HEADER_BYTES), curve)
-        self.shortcuts = Shortcuts(chunk_bytes, self._arena_of) if spec.shared_memory else None
-        place = None if self.shortcuts is None else self.shortcuts.arena.place
-        published = None if place is None else place.published()
+        self.transport = ZeroMQ(name, spec.address, frame_bytes, curve)
+        self._wire = Wire(spec, board, self.rendezvous)
         key = None if curve is None else curve.public
-        self.rendezvous.publish(spec.me, self.transport.address, published, key)
+        self.rendezvous.publish(spec.me, self.transport.address, self._wire.place, key)
         self._gate = ChunkGate(board.fd)
         self.worker = Worker(
             spec.me, spec.topology, spec.dynamics, spec.schedule, board.state,
             seed=spec.seed, run=spec.run, digest=spec.digest, steps=spec.steps, epoch=epoch,
             limits=spec.limits, record=self._journal, guard=self._gate, codec=spec.codec,
-            ledger=ledger,
+            ledger=ledger, near=self._wire.near,
         )  # fmt: skip
         self._merges: dict[int, Reduction] = {}  # asked for and not yet told
         self._ready = False
@@ -224,15 +222,7 @@ class Communicator:
             peer = packet.message.dst
             if not self.transport.knows(peer) and not self._dial(peer):
                 continue
-            frames = m.encode(packet, self.spec.run)
-            if self.shortcuts is not None and isinstance(packet.message, m.Request | m.Reply):
-                key = packet.message.seq, packet.message.chunk
-                frames = self.shortcuts.outgoing(peer, type(packet.message).__name__, key, frames)
-            self.transport.send(peer, frames)
-
-    def _arena_of(self, peer: int) -> Place | None:
-        found = self.rendezvous.arena(peer)
-        return None if found is None else Place.of(found)
+            self.transport.send(peer, self._wire.encode(packet))
 
     def _dial(self, peer: int) -> bool:
         """The higher of two workers dials; False while there is nowhere to dial."""
@@ -266,15 +256,8 @@ class Communicator:
             self.worker.context.trace("refused key", self.now(), why=why)
 
     def _receive(self, arrival: Arrival) -> None:
-        if self.shortcuts is not None:
-            frames = self.shortcuts.incoming(self._claimed(arrival), arrival.frames)
-            if frames is None:
-                return  # overwritten, or not to be seen from here: it will be asked for again
-            arrival = arrival._replace(frames=frames)
         try:
-            limit = self.spec.limits.chunk
-            packet = m.decode(arrival.frames, self.spec.run, np.dtype(self.spec.dtype), limit)
-            security.check_sender(arrival, packet.message, self.spec.me)
+            packet = self._wire.decode(arrival)
         except PeerRefused as error:
             self._refuse(arrival, error)
             return
@@ -285,14 +268,6 @@ class Communicator:
         if arrival.dialled is None:
             self.transport.learn(packet.message.src, arrival.route)
         self.worker.receive(packet, self.now())
-
-    @staticmethod
-    def _claimed(arrival: Arrival) -> int | None:
-        """The worker whose connection this says it is."""
-        if arrival.dialled is not None:
-            return arrival.dialled
-        source = (b"///" + arrival.route).rsplit(b"/", 3)[1]
-        return int(source) if source.isdigit() else None
 
     def _refuse(self, arrival: Arrival, error: PeerRefused) -> None:
         """Someone else's run, version or key. If we have dialled it, the mistake is ours."""

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from decent.worker.codec import Array, Codec, Said
+from decent.worker.codec import Array, Codec, Said, check_size
 from decent.worker.context import Stats
 from decent.worker.slots import Slots
 
@@ -22,6 +22,15 @@ class Coder:
         self._difference = np.empty(min(slots.chunk, slots.values), self._dtype)
         self._lost = self._norm = 0.0
 
+    @property
+    def exact(self) -> bool:
+        """Whether values travel as they are, all of them."""
+        return self.codec.mixes == 1 and self.codec.plain(self._dtype)
+
+    def size(self, chunk: int) -> int:
+        """Its values."""
+        return min(self._slots.chunk, self._slots.values - chunk * self._slots.chunk)
+
     def ask(self, peer: int, chunk: int, values: Array) -> Said:
         agreed = self._agreed.get((peer, chunk))
         said = self.codec.ask(values, agreed)
@@ -35,13 +44,19 @@ class Coder:
 
     def hear(self, payload: Array, chunk: int, asked: Said | None = None) -> Said:
         """What a peer says of `chunk`; `asked`: what we have said. Raises ProtocolError."""
-        span = self._slots.span(chunk)
-        return self.codec.hear(payload, span.stop - span.start, self._dtype, asked)
+        return self.codec.hear(payload, self.size(chunk), self._dtype, asked)
+
+    def hear_change(self, payload: Array, chunk: int) -> Array:
+        """The difference that a peer has mixed of `chunk`, from this end: ours the other way. Lasts
+        until the next. Raises ProtocolError."""
+        check_size(payload, self.size(chunk), self.size(chunk) * self._dtype.itemsize)
+        difference = self._difference[: self.size(chunk)]
+        np.negative(payload.view(self._dtype), out=difference)
+        return difference
 
     def difference(self, chunk: int, ours: Said, theirs: Said) -> Array:
         """Theirs − ours over the whole chunk, 0 where nothing was said. Lasts until the next."""
-        span = self._slots.span(chunk)
-        difference = self._difference[: span.stop - span.start]
+        difference = self._difference[: self.size(chunk)]
         if ours.where is None:
             return np.subtract(theirs.values, ours.values, out=difference)
         difference[:] = 0

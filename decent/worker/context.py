@@ -10,6 +10,7 @@ from typing import Any
 from decent.worker import messages as m
 from decent.worker.clock import Clock
 from decent.worker.limits import Limits
+from decent.worker.near import Near
 from decent.worker.slots import Array
 
 Record = Callable[[dict[str, Any]], None]
@@ -50,6 +51,7 @@ class Context:
     limits: Limits
     clock: Clock
     record: Record
+    near: Near = field(default_factory=Near)
     outbox: list[m.Packet] = field(default_factory=list)
     stats: Stats = field(default_factory=Stats)
     fatal: Exception | None = None
@@ -58,7 +60,6 @@ class Context:
         self, to: int, kind: type[m.Message], payload: Array | None = None, **fields: Any
     ) -> None:
         if payload is not None:
-            fields["check"] = m.checksum(payload)
             self.stats.bytes_sent += payload.nbytes
         message = kind(src=self.me, dst=to, epoch=self.epoch, **fields)
         self.outbox.append(m.Packet(message, payload))

@@ -7,11 +7,16 @@
                                                  slots += b·(m_i − m_j)
       slots += b·(m_j − m_i)  ◀── Reply ──       remembers m_j[c] until it is settled
 
-Both ends use the same two snapshots, as they are after the codec, and the same b, and changes are
-added, so Σ_i state_i is kept whatever happened to either state meanwhile. (edge, both epochs, seq,
-chunk) is an idempotency key: a request that comes twice is answered from memory and changes
-nothing, and what was meant for a worker's former self is for nobody. The responder decides on each
-chunk once: what was declined stays declined, and the initiator waits for its word on every chunk.
+Where the responder can see the initiator's live values (both on one machine), no snapshot is sent:
+it is asked to *look*, mixes, and answers with the *change*: the difference it has seen. Sent again,
+the request carries a snapshot after all.
+
+Both ends use the same two snapshots, as they are after the codec, or the same difference, and the
+same b, and changes are added, so Σ_i state_i is kept whatever happened to either state meanwhile.
+(edge, both epochs, seq, chunk) is an idempotency key: a request that comes twice is answered from
+memory and changes nothing, and what was meant for a worker's former self is for nobody. The
+responder decides on each chunk once: what was declined stays declined, and the initiator waits for
+its word on every chunk.
 
 An edge carries one exchange at a time, whoever started it: two that overlap would both act on the
 same difference, and momentum would turn that into divergence where links are slow. Where both ends
@@ -25,6 +30,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from decent.worker import messages as m
 from decent.worker.codec import Array, Said
 from decent.worker.limits import Limits
 from decent.worker.roundtrip import RoundTrip
@@ -32,9 +38,9 @@ from decent.worker.roundtrip import RoundTrip
 
 @dataclass
 class InFlight:
-    """A chunk that was sent and not yet answered."""
+    """A chunk that was sent and not yet answered. `said`: None where the peer was to look."""
 
-    said: Said
+    said: Said | None
     sent_s: float
     retry_at_s: float
     pause_s: float
@@ -52,6 +58,7 @@ class Exchange:
     started_s: float
     limits: Limits
     round_trip: RoundTrip
+    looks: bool = False  # the peer sees our values, and need not be sent them
     flying: dict[int, InFlight] = field(default_factory=dict)
     sent: int = 0
     mixed: int = 0  # values
@@ -65,7 +72,7 @@ class Exchange:
             self.sent += 1
             yield self.sent - 1
 
-    def fly(self, chunk: int, said: Said, now_s: float) -> None:
+    def fly(self, chunk: int, said: Said | None, now_s: float) -> None:
         pause_s = self.round_trip.pause_s(self.limits)
         self.flying[chunk] = InFlight(said, now_s, now_s + pause_s, pause_s)
 
@@ -109,7 +116,7 @@ class Answers:
 
     seq: int = -1
     answered: set[int] = field(default_factory=set)
-    replies: dict[int, Array] = field(default_factory=dict)
+    replies: dict[int, tuple[type[m.Reply | m.Change], Array]] = field(default_factory=dict)
     refusal: str = ""  # why no further chunk of it is mixed
     last_s: float = -np.inf
 
@@ -125,6 +132,8 @@ class Answers:
         for chunk in [chunk for chunk in self.replies if chunk < below]:
             del self.replies[chunk]
 
-    def remember(self, chunk: int, payload: Array, now_s: float) -> None:
+    def remember(
+        self, chunk: int, kind: type[m.Reply | m.Change], payload: Array, now_s: float
+    ) -> None:
         self.answered.add(chunk)
-        self.replies[chunk], self.last_s = payload, now_s
+        self.replies[chunk], self.last_s = (kind, payload), now_s

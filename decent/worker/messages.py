@@ -1,15 +1,16 @@
 """What workers say to one another, and how it looks on the wire.
 
 A message is a small typed header and at most one raw payload: a chunk of a vector. On the wire it
-is one msgpack frame `[VERSION, run, header]` and, where there is a payload, one frame of raw
-bytes: what the codec makes of an exchange's values, and the merge's values as they are, all little-
-endian. The header holds the payload's checksum, 64 bits of XXH3. Nothing is pickled, every number
-in a header is finite and within bounds, and nothing is allocated before its size has been checked.
+is one msgpack frame `[VERSION, run, header, check, place]` and, where there is a payload, one frame
+of raw bytes: what the codec makes of an exchange's values, and the merge's values as they are, all
+little-endian. `check` is the payload's checksum, 64 bits of XXH3. Or `place` says where in shared
+memory the payload is found, and there is no second frame. Nothing is pickled, every number in a
+header is finite and within bounds, and nothing is allocated before its size has been checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
@@ -18,7 +19,8 @@ import xxhash
 
 from decent.errors import PeerRefused, ProtocolError
 
-VERSION = 2
+VERSION = 3
+OTHER_VERSION = f"peer speaks protocol version {{}}, this worker {VERSION}"
 HEADER_BYTES = 16_384
 """A header is some hundred bytes; anything beyond this is not one of ours."""
 SLOTS = 64
@@ -78,15 +80,22 @@ class Addressed(Message, frozen=True):
     to_epoch: Count
 
 
-class Request(Addressed, frozen=True):
-    """Chunk `chunk` of exchange `seq`; `mix` are the coefficients b both ends use.
-    `settled`: replies to chunks below this need not be remembered any longer."""
+class Asking(Addressed, frozen=True):
+    """Base: about chunk `chunk` of exchange `seq`; `mix` are the coefficients b both ends use.
+    `settled`: answers to chunks below this need not be remembered any longer."""
 
     seq: Count
     chunk: Count
     settled: Count
     mix: Annotated[tuple[Real, ...], msgspec.Meta(max_length=SLOTS)]
-    check: Check
+
+
+class Request(Asking, frozen=True):
+    """The sender's snapshot of that chunk."""
+
+
+class Look(Asking, frozen=True):
+    """The sender's values stand where the addressee can see them: it is to take them from there."""
 
 
 class Reply(Addressed, frozen=True):
@@ -94,7 +103,13 @@ class Reply(Addressed, frozen=True):
 
     seq: Count
     chunk: Count
-    check: Check
+
+
+class Change(Addressed, frozen=True):
+    """The answer to a look: what the responder has mixed, the values it saw minus its own."""
+
+    seq: Count
+    chunk: Count
 
 
 class Decline(Addressed, frozen=True):
@@ -133,7 +148,6 @@ class Partial(Wave, frozen=True):
 
     chunk: Count
     weight: Weight
-    check: Check
 
 
 class Fetch(Wave, frozen=True):
@@ -146,7 +160,6 @@ class Result(Wave, frozen=True):
     """One chunk of the weighted mean."""
 
     chunk: Count
-    check: Check
 
 
 class Done(Wave, frozen=True):
@@ -161,15 +174,17 @@ class Obituary(Wave, frozen=True):
     """The sender lives, and merges without `dead`: perhaps more than you know of."""
 
 
-WithPayload = (Request, Reply, Partial, Result)
-Coded = (Request, Reply)
+WithPayload = (Request, Reply, Change, Partial, Result)
+Coded = (Request, Reply, Change)
 Any_ = (
     Hello
     | Refuse
     | Beat
     | Gone
     | Request
+    | Look
     | Reply
+    | Change
     | Decline
     | Settled
     | Ready
@@ -184,10 +199,13 @@ Any_ = (
 
 
 class Packet(NamedTuple):
-    """A message and its payload (1-D array, or None)."""
+    """A message and its payload (1-D array, or None). `check`: the checksum it came with; `intact`:
+    of a payload read where its sender wrote it, whether it is still what was sent."""
 
     message: Message
     payload: np.ndarray[Any, Any] | None = None
+    check: int | None = None
+    intact: Callable[[], bool] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -197,9 +215,9 @@ class Packet(NamedTuple):
     @property
     def damaged(self) -> bool:
         """Whether the payload is not what was sent."""
-        if self.payload is None or not isinstance(self.message, WithPayload):
+        if self.payload is None or self.check is None:
             return False
-        return checksum(self.payload) != self.message.check
+        return checksum(self.payload) != self.check
 
 
 def checksum(payload: np.ndarray[Any, Any]) -> int:
@@ -207,25 +225,39 @@ def checksum(payload: np.ndarray[Any, Any]) -> int:
     return xxhash.xxh3_64_intdigest(payload.data)
 
 
+Place = tuple[Count, Count, Count]
+"""A payload in its sender's shared memory: slot, generation, bytes (see `transport.shared`)."""
+Header = tuple[int, str, msgspec.Raw, Check | None, Place | None]
+Find = Callable[[Place], tuple[np.ndarray[Any, Any], Callable[[], bool]] | None]
+
 _encoder = msgspec.msgpack.Encoder()
-_header_decoder = msgspec.msgpack.Decoder(tuple[int, str, msgspec.Raw])
+_header_decoder = msgspec.msgpack.Decoder(Header)
+_list_decoder = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _message_decoder = msgspec.msgpack.Decoder[Message](Any_)
 
 
-def encode(packet: Packet, run: str) -> list[Any]:
-    """The frames of `packet`: header bytes, then the payload's own memory (not a copy)."""
-    header = _encoder.encode((VERSION, run, packet.message))
-    return [header] if packet.payload is None else [header, packet.payload.data.cast("B")]
+def encode(packet: Packet, run: str, place: Place | None = None) -> list[Any]:
+    """The frames of `packet`: header bytes, then the payload's own memory (not a copy), unless it
+    is to be found at `place`."""
+    if packet.payload is None or place is not None:
+        return [_encoder.encode((VERSION, run, packet.message, None, place))]
+    check = checksum(packet.payload)
+    return [
+        _encoder.encode((VERSION, run, packet.message, check, None)), packet.payload.data.cast("B")
+    ]  # fmt: skip
 
 
-def decode(frames: Sequence[Any], run: str, dtype: np.dtype[Any], limit: int) -> Packet:
+def decode(
+    frames: Sequence[Any], run: str, dtype: np.dtype[Any], limit: int, find: Find | None = None
+) -> Packet:
     """The packet of `frames`; a payload holds at most `limit` values of `dtype`, or as many bytes.
+    `find` looks up payloads in shared memory: bytes, and whether they are still there.
 
     Raises ProtocolError for anything malformed and PeerRefused for another version or run.
     """
-    version, their_run, body = _header(frames)
+    version, their_run, body, check, place = _header(frames)
     if version != VERSION:
-        raise PeerRefused(f"peer speaks protocol version {version!r}, this worker {VERSION}")
+        raise PeerRefused(OTHER_VERSION.format(version))
     if their_run != run:
         raise PeerRefused(
             f"peer belongs to run {their_run[:80]!r}, this worker to run {run!r}: "
@@ -235,33 +267,57 @@ def decode(frames: Sequence[Any], run: str, dtype: np.dtype[Any], limit: int) ->
         message = _message_decoder.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise ProtocolError(f"malformed header: {error}") from None
-    return Packet(message, _payload(message, frames, dtype, limit))
+    _expect(message, len(frames) == 2, check, place)
+    if place is not None:
+        found = None if find is None else find(place)
+        if found is None:
+            raise ProtocolError(f"a payload in shared memory, at {place}, that is not there")
+        return Packet(message, _payload(message, found[0], dtype, limit), intact=found[1])
+    if check is not None:
+        return Packet(message, _payload(message, frames[1], dtype, limit), check)
+    return Packet(message)
 
 
-def _header(frames: Sequence[Any]) -> tuple[int, str, msgspec.Raw]:
+def _header(frames: Sequence[Any]) -> Header:
     if not 1 <= len(frames) <= 2:
         raise ProtocolError(f"{len(frames)} frames, expected a header and at most one payload")
     if len(frames[0]) > HEADER_BYTES:
         raise ProtocolError(f"a header of {len(frames[0])} bytes, the limit is {HEADER_BYTES}")
     try:
-        return _header_decoder.decode(frames[0])
+        header: Header = _header_decoder.decode(frames[0])
+        return header
     except msgspec.ValidationError as error:
-        raise ProtocolError(f"a header that is not [version, run, message]: {error}") from None
+        _check_version(frames[0])
+        raise ProtocolError(
+            f"a header that is not [version, run, message, check, place]: {error}"
+        ) from None
     except Exception as error:
         raise ProtocolError(f"a header that is not msgpack ({type(error).__name__})") from None
 
 
-def _payload(
-    message: Message, frames: Sequence[Any], dtype: np.dtype[Any], limit: int
-) -> np.ndarray[Any, Any] | None:
+def _check_version(header: Any) -> None:
+    """Whether it is malformed for us because it is of another version."""
+    try:
+        version = msgspec.msgpack.decode(_list_decoder.decode(header)[0], type=int)
+    except Exception:
+        return
+    if version != VERSION:
+        raise PeerRefused(OTHER_VERSION.format(version))
+
+
+def _expect(message: Message, framed: bool, check: int | None, place: Place | None) -> None:
+    """A payload where one belongs, and one way alone."""
     wanted = isinstance(message, WithPayload)
-    if wanted != (len(frames) == 2):
+    if framed != (check is not None) or wanted != (framed != (place is not None)):
         kind = type(message).__name__
         raise ProtocolError(f"{kind} {'without' if wanted else 'with'} a payload")
-    if not wanted:
-        return None
+
+
+def _payload(
+    message: Message, memory: Any, dtype: np.dtype[Any], limit: int
+) -> np.ndarray[Any, Any]:
     kind_of = np.dtype(np.uint8) if isinstance(message, Coded) else dtype
-    size, most = len(frames[1]), limit * dtype.itemsize
+    size, most = len(memory), limit * dtype.itemsize
     if not 0 < size <= most or size % kind_of.itemsize:
         raise ProtocolError(f"a payload of {size} bytes, expected 1 … {most}, values of {kind_of}")
-    return np.frombuffer(frames[1], kind_of)
+    return np.frombuffer(memory, kind_of)

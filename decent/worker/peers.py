@@ -25,6 +25,7 @@ class Peer:
     round_trip: RoundTrip = field(default_factory=RoundTrip)
     doubt: str = ""  # why it seems that we shall never meet it
     seq: int = 0  # of our next exchange with it
+    blind: bool = False  # it should have seen our values, and did not
 
     @property
     def greeted(self) -> bool:

@@ -45,7 +45,7 @@ class Slots:
             if share:
                 row += float(share) * array[0]
         self.array, self.chunk, self.system = array, chunk, system
-        self.values = array.shape[1]
+        self.values = int(array.shape[1])
         self.chunks = -(-self.values // chunk)
         self._scaled = np.empty(min(chunk, self.values), array.dtype)
         self._guard = nullcontext() if guard is None else guard
@@ -73,11 +73,26 @@ class Slots:
         with self._guard:
             self._drift(chunk, time)
 
-    def snapshot(self, chunk: int, time: float) -> Array:
-        """A copy of what an exchange sends of this chunk, at `time`."""
+    def snapshot(self, chunk: int, time: float, out: Array | None = None) -> Array:
+        """A copy of what an exchange sends of this chunk, at `time`; in `out` if that is given."""
         with self._guard:
             self._drift(chunk, time)
-            return self._message(chunk)
+            return self._message(chunk, out)
+
+    @property
+    def plain_message(self) -> bool:
+        """Whether an exchange sends the live vector itself."""
+        first, *others = self.system.relative.message
+        return bool(first == 1) and not any(others)
+
+    def meet(self, chunk: int, time: float, theirs: Array, mix: Array, out: Array) -> float | None:
+        """`add` of what a peer's message differs from ours by, which is put into `out`; where the
+        message is the live vector itself."""
+        with self._guard:
+            self._drift(chunk, time)
+            with np.errstate(over="ignore", invalid="ignore"):
+                np.subtract(theirs, self.array[0, self.span(chunk)], out=out)
+            return self._mix(chunk, out, mix)
 
     def add(self, chunk: int, time: float, difference: Array, mix: Array) -> float | None:
         """Add `mix[s]·difference` to slot s (plain coefficients). Returns ‖difference‖²; or None,
@@ -120,8 +135,11 @@ class Slots:
             if extra is not None:
                 row += extra
 
-    def _message(self, chunk: int) -> Array:
+    def _message(self, chunk: int, out: Array | None) -> Array:
         rows = self.array[:, self.span(chunk)]
+        if out is not None and self.plain_message:
+            np.copyto(out, rows[0])
+            return out
         message = _combine(self.system.relative.message, rows)
         assert message is not None  # a system that sends nothing is refused when built
         return message

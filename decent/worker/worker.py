@@ -30,6 +30,7 @@ from decent.worker.ledger import Ledger
 from decent.worker.limits import Limits
 from decent.worker.merging import Merging
 from decent.worker.momentum import Momentum, system_at
+from decent.worker.near import Near
 from decent.worker.peers import Peer
 from decent.worker.reduction import Reduction
 from decent.worker.slots import Array, Slots
@@ -41,7 +42,8 @@ class Worker:
     `digest` names the model's layout: peers with another are refused in words. `steps` is the
     planned number of local steps, if known (schedules may look at progress). Without `follow` the
     momentum counts on the nominal rates whatever is achieved, as the papers do. `codec` is what
-    exchanges are sent in, by all alike. `ledger` keeps the books, for an audit.
+    exchanges are sent in, by all alike. `ledger` keeps the books, for an audit. `near` knows of
+    peers on the same machine.
     """
 
     def __init__(
@@ -64,11 +66,13 @@ class Worker:
         follow: bool = True,
         codec: Codec | None = None,
         ledger: Ledger | None = None,
+        near: Near | None = None,
     ) -> None:
         self.topology, self.dynamics, self.steps = topology, dynamics, steps
         self.context = Context(
-            me, run, epoch, limits or Limits(), clock or StepClock(), record or (lambda event: None)
-        )
+            me, run, epoch, limits or Limits(), clock or StepClock(),
+            record or (lambda event: None), near or Near(),
+        )  # fmt: skip
         self.codec = codec or Codec()
         system = system_at(dynamics, topology, self.codec.mixes)
         if not (system.mix.any() and system.message.any()) and not isinstance(schedule, Never):
@@ -108,8 +112,8 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """Every neighbour has greeted us, or is given up."""
-        return all(peer.greeted or peer.state == "dead" for peer in self.peers.values())
+        """Every neighbour has answered our greeting, or is given up."""
+        return all(peer.met or peer.state == "dead" for peer in self.peers.values())
 
     def time(self, now_s: float) -> float:
         return self.context.clock.time(now_s)
@@ -195,14 +199,12 @@ class Worker:
         return message.epoch != peer.epoch
 
     def _dispatch(self, peer: Peer, packet: m.Packet, now_s: float) -> None:
-        message, payload = packet
-        if isinstance(message, m.Request):
-            assert payload is not None
+        message = packet.message
+        if isinstance(message, m.Asking):
             refusal = "merging" if self.merging.started else ""
-            self.exchanges.on_request(peer, message, payload, now_s, refusal)
-        elif isinstance(message, m.Reply):
-            assert payload is not None
-            self.exchanges.on_reply(peer, message, payload, now_s)
+            self.exchanges.on_request(peer, packet, now_s, refusal)
+        elif isinstance(message, m.Reply | m.Change):
+            self.exchanges.on_reply(peer, packet, now_s)
         elif isinstance(message, m.Decline):
             self.exchanges.on_decline(peer, message, now_s)
         elif isinstance(message, m.Settled):
@@ -256,10 +258,12 @@ class Worker:
         """The peer appears, or has restarted and knows nothing of what was before."""
         if peer.greeted:
             self.exchanges.part(peer, "the peer has restarted", now_s)
-            self.exchanges.coder.forget(peer.id)
+            self.exchanges.mixing.coder.forget(peer.id)
             self.context.trace("fault", now_s, what="peer restarted", peer=peer.id)
+        self.context.near.forget(peer.id)
         peer.epoch = epoch
         peer.answers.begin(-1)
+        peer.blind = False
 
     def _mismatch(self, hello: m.Hello) -> str | None:
         if hello.src not in self.peers:
@@ -337,7 +341,7 @@ class Worker:
         """
         self.finished = True
         self.refresh(now_s)
-        self.exchanges.check(vector)
+        self.exchanges.mixing.check(vector)
         reduction = self.merging.begin(round, vector, weight, now_s)
         self.poll(now_s)
         return reduction

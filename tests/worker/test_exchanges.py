@@ -135,7 +135,7 @@ def test_a_declined_chunk_does_not_void_the_others() -> None:
     first, second = begin(a)
     b.receive(first, 0.0)
     (reply,) = said(b, m.Reply)
-    b.exchanges.on_request(b.peers[0], second.message, second.payload, 0.0, "merging")
+    b.exchanges.on_request(b.peers[0], second, 0.0, "merging")
     for packet in [*said(b, m.Decline), reply]:  # overtaken
         a.receive(packet, 0.0)
     assert not a.exchanges.open

@@ -26,7 +26,6 @@ REALS = st.floats(-1e300, 1e300)
 FIELDS = {
     m.Count: st.integers(0, 2**53 - 1),
     m.Known: st.integers(-1, 2**53 - 1),
-    m.Check: st.integers(0, 2**64 - 1),
     m.Real: REALS,
     m.Weight: st.floats(0, 1e300, exclude_min=True),
     str: st.text(max_size=20),
@@ -51,9 +50,13 @@ def wire(packet: Packet) -> list[bytes]:
     return [bytes(frame) for frame in m.encode(packet, "run")]
 
 
-REPLY = m.Reply(0, 1, 0, 0, 0, 0, 0)
-RESULT = m.Result(0, 1, 0, 0, (), 0, 0)
-SHAPE = "not \\[version, run, message\\]"
+def with_payload(message: m.Message) -> list[bytes]:
+    return wire(Packet(message, np.zeros(8, np.uint8)))
+
+
+REPLY = m.Reply(0, 1, 0, 0, 0, 0)
+RESULT = m.Result(0, 1, 0, 0, (), 0)
+SHAPE = "not \\[version, run, message, check, place\\]"
 
 
 def test_every_message_is_tried() -> None:
@@ -68,13 +71,19 @@ def test_every_message_is_tried() -> None:
 @given(st.data(), st.sampled_from(DTYPES))
 def test_round_trip(data: st.DataObject, dtype: np.dtype[Any]) -> None:
     packet = data.draw(packets(dtype))
-    message, payload = m.decode(wire(packet), "run", dtype, LIMIT)
+    message, payload, check, _ = m.decode(wire(packet), "run", dtype, LIMIT)
     assert message == packet.message
     assert type(message) is type(packet.message)
     if packet.payload is None:
         assert payload is None
     else:
         np.testing.assert_array_equal(payload, packet.payload, strict=True)
+        assert check == m.checksum(packet.payload)
+
+
+def packed(body: Any, check: Any = None, place: Any = None) -> bytes:
+    frame: bytes = msgpack.packb([m.VERSION, "run", body, check, place])
+    return frame
 
 
 def decode_or_complain(frames: list[bytes]) -> Packet | None:
@@ -113,9 +122,9 @@ def test_mutated_frames(data: st.DataObject, packet: Packet) -> None:
     elif change == "field":
         body = msgspec.to_builtins(packet.message)
         body[data.draw(st.sampled_from(sorted(body)))] = data.draw(ANYTHING)
-        frames[0] = msgpack.packb([m.VERSION, "run", body])
+        frames[0] = packed(body, 7 if len(frames) == 2 else None)
     elif change == "header":
-        header = data.draw(st.lists(ANYTHING, min_size=3, max_size=3) | ANYTHING)
+        header = data.draw(st.lists(ANYTHING, min_size=5, max_size=5) | ANYTHING)
         frames[0] = msgpack.packb(header)
     else:
         frames[1:] = data.draw(st.lists(st.binary(max_size=5 * LIMIT), max_size=2))
@@ -129,21 +138,23 @@ def test_mutated_frames(data: st.DataObject, packet: Packet) -> None:
     [
         ([], "0 frames"),
         ([b"", b"", b""], "3 frames"),
-        ([b"\x93"], "not msgpack"),
+        ([b"\x95"], "not msgpack"),
         ([b"\x91" * 5000 + b"\x01"], SHAPE),
         ([b"\xdd\xff\xff\xff\xff"], SHAPE),
-        ([b"\x93" + b"\x91" * 1000 + b"\x01\xa3run\x80"], SHAPE),
-        ([b"\x93\x01" + b"\x91" * 1000 + b"\x01\x80"], SHAPE),
-        ([b"\x93\x02\xa3run" + b"\x91" * 10_000 + b"\x01"], "not msgpack"),
+        ([b"\x95" + b"\x91" * 1000 + b"\x01\xa3run\x80"], SHAPE),
+        ([b"\x95\x03" + b"\x91" * 1000 + b"\x01\x80"], SHAPE),
+        ([b"\x95\x03\xa3run" + b"\x91" * 10_000 + b"\x01"], "not msgpack"),
         ([msgpack.packb([m.VERSION, "run"])], SHAPE),
-        ([msgpack.packb([m.VERSION, "run", {"kind": "gossip"}])], "malformed header"),
-        ([msgpack.packb([m.VERSION, "run", {"kind": "beat", "src": 0, "dst": 1}])], "epoch"),
+        ([packed({"kind": "gossip"})], "malformed header"),
+        ([packed({"kind": "beat", "src": 0, "dst": 1})], "epoch"),
         ([bytes(m.HEADER_BYTES + 1)], "the limit is"),
         ([*wire(Packet(m.Beat(0, 1, 0))), b"1234"], "Beat with a payload"),
         (wire(Packet(REPLY)), "Reply without a payload"),
-        ([*wire(Packet(REPLY)), b""], "a payload of 0 bytes"),
-        ([*wire(Packet(RESULT)), b"12345"], "a payload of 5 bytes"),
-        ([*wire(Packet(REPLY)), bytes(4 * LIMIT + 4)], "a payload of 260 bytes, expected 1 … 256"),
+        ([*wire(Packet(REPLY)), b"1"], "Reply without a payload"),
+        ([with_payload(REPLY)[0]], "Reply without a payload"),
+        ([with_payload(REPLY)[0], b""], "a payload of 0 bytes"),
+        ([with_payload(RESULT)[0], b"12345"], "a payload of 5 bytes"),
+        ([with_payload(REPLY)[0], bytes(4 * LIMIT + 4)], "of 260 bytes, expected 1 … 256"),
     ],
 )  # fmt: skip
 def test_malformed_frames_in_words(frames: list[bytes], words: str) -> None:
@@ -152,10 +163,10 @@ def test_malformed_frames_in_words(frames: list[bytes], words: str) -> None:
 
 
 GOOD: dict[str, Any] = {
-    "request": {"seq": 3, "chunk": 2, "settled": 1, "mix": [0.5], "check": 9, "to_epoch": 4},
-    "reply": {"seq": 3, "chunk": 2, "check": 9, "to_epoch": 4},
+    "request": {"seq": 3, "chunk": 2, "settled": 1, "mix": [0.5], "to_epoch": 4},
+    "reply": {"seq": 3, "chunk": 2, "to_epoch": 4},
     "settled": {"seq": 3, "to_epoch": 4},
-    "partial": {"round": 0, "dead": [], "chunk": 2, "weight": 1.5, "check": 9},
+    "partial": {"round": 0, "dead": [], "chunk": 2, "weight": 1.5},
     "fetch": {"round": 0, "dead": [3], "chunk": 2},
 }
 
@@ -163,7 +174,7 @@ GOOD: dict[str, Any] = {
 def with_field(kind: str, **changed: Any) -> list[bytes]:
     head = {"kind": kind, "src": 0, "dst": 1, "epoch": 0, **GOOD[kind], **changed}
     payload = [bytes(8)] if kind in ("request", "reply", "partial") else []
-    return [msgpack.packb([m.VERSION, "run", head]), *payload]
+    return [packed(head, 9 if payload else None), *payload]
 
 
 @pytest.mark.parametrize("kind", GOOD)
@@ -180,7 +191,6 @@ def test_what_is_within_bounds_is_taken(kind: str) -> None:
         ("request", {"mix": [0.5] * (m.SLOTS + 1)}),
         *[("partial", {"weight": value}) for value in (0.0, -1.0, float("nan"), float("inf"))],
         ("fetch", {"dead": [-1]}),
-        ("reply", {"check": -1}),
         ("reply", {"src": -1}),
     ],
 )  # fmt: skip
@@ -192,7 +202,7 @@ def test_what_is_out_of_bounds_is_refused_in_words(kind: str, changed: dict[str,
 
 def test_a_checksum_tells_any_flipped_bit() -> None:
     values = np.random.default_rng(0).normal(size=50).astype("f4")
-    packet = Packet(m.Result(0, 1, 0, 0, (), 0, m.checksum(values)), values)
+    packet = Packet(RESULT, values, m.checksum(values))
     assert not packet.damaged
     for bit in range(8 * values.nbytes):
         other = values.copy()
@@ -203,8 +213,8 @@ def test_a_checksum_tells_any_flipped_bit() -> None:
 def test_another_run_and_another_version_in_words() -> None:
     beat = {"kind": "beat", "src": 0, "dst": 1, "epoch": 0}
     with pytest.raises(PeerRefused, match="belongs to run 'other', this worker to run 'run'"):
-        m.decode([msgpack.packb([m.VERSION, "other", beat])], "run", DTYPES[0], LIMIT)
-    with pytest.raises(PeerRefused, match="speaks protocol version 7, this worker 2"):
+        m.decode([msgpack.packb([m.VERSION, "other", beat, None, None])], "run", DTYPES[0], LIMIT)
+    with pytest.raises(PeerRefused, match="speaks protocol version 7, this worker 3"):
         m.decode([msgpack.packb([7, "run", beat])], "run", DTYPES[0], LIMIT)
 
 
