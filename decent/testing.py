@@ -26,6 +26,7 @@ from decent.simulation.cluster import Pace as Pace
 from decent.simulation.network import Network
 from decent.topology import Topology
 from decent.worker import Clock, Codec, Ledger, Limits, UniformClock, Worker
+from decent.worker.near import Near
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 SLOTS = ("x", "x̃", "y", "ỹ", "z", "z̃")
 LIMITS = Limits(chunk=4, window=2, start_s=20.0)
 """Those of a real run, but chunks so small that small vectors travel in several."""
+
+
+class Beside(Near):
+    """Every peer is near."""
+
+    def sees(self, peer: int) -> bool:
+        return True
 
 
 def cluster(
@@ -51,12 +59,13 @@ def cluster(
     seed: int = 0,
     follow: bool = True,
     codec: Codec | None = None,
+    near: bool = False,
     **options: Any,
 ) -> Cluster:
     """Workers at `initial` parameters (n, d), random normal by default, on a network without
     delays by default. Events are appended to `trace`, each with its worker; `ledgers` takes up each
-    worker's lines, for `decent.worker.audit`. `options` are those of `Cluster`: learner, paces,
-    weights, faults, merge."""
+    worker's lines, for `decent.worker.audit`. Workers `near` one another see each other's values,
+    as on one machine. `options` are those of `Cluster`: learner, paces, weights, faults, merge."""
     if initial is None:
         initial = stream(seed, "initial").normal(size=(topology.n, values))
     events = [] if trace is None else trace
@@ -69,7 +78,7 @@ def cluster(
             me, topology, dynamics, as_schedule(schedule), dynamics.initial(initial[me]),
             seed=seed, steps=steps, clock=clock(), limits=limits, follow=follow, epoch=epoch,
             record=lambda event: events.append({"worker": me, **event}),
-            codec=codec, ledger=ledger(me),
+            codec=codec, ledger=ledger(me), near=Beside() if near else None,
         )  # fmt: skip
 
     workers = [make(me) for me in range(topology.n)]

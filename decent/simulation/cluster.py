@@ -20,6 +20,8 @@ from decent.errors import DecentError
 from decent.schedule import stream
 from decent.simulation.network import Network
 from decent.worker import Packet, Reduction, Worker
+from decent.worker import messages as m
+from decent.worker.slots import Array
 
 Durations = NDArray[np.float64]
 
@@ -223,5 +225,13 @@ class Cluster:
 
     def _deliver(self, packet: Packet) -> None:
         to = packet.message.dst
+        if isinstance(packet.message, m.Look):
+            packet = packet._replace(payload=self._seen(packet.message))
         if to in self.workers:
             self._run(self.workers[to], lambda worker: worker.receive(packet, self.now_s))
+
+    def _seen(self, look: m.Look) -> Array | None:
+        """What stands at the worker that lets another look: as it is now, not as it was."""
+        slots = self.workers[look.src].slots
+        live = look.src not in self.down and look.chunk < slots.chunks
+        return slots.array[0, slots.span(look.chunk)].view(np.uint8) if live else None
