@@ -15,6 +15,7 @@ basis; told in the papers' slots.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -182,15 +183,22 @@ class Accounts(Slots):
             account.expected += change @ account.expected
             account.events += 1
 
-    def _mix(self, chunk: int, difference: Array, mix: Array) -> float | None:
-        squared = super()._mix(chunk, difference, mix)
+    def _mix(
+        self,
+        chunk: int,
+        difference: Array,
+        mix: Array,
+        intact: Callable[[], bool] = lambda: True,
+    ) -> float | None:
+        account, kept = self._accounts.get(chunk), None
+        moved = self._probes(chunk, difference)  # now: later it may be overwritten
+        if account is not None and account.length < difference.size:
+            kept = self._probes(chunk, difference[: account.length])
+        squared = super()._mix(chunk, difference, mix, intact)
         if squared is None:
             return None
-        moved, size = self._probes(chunk, difference), math.sqrt(squared)
-        account, kept = self._accounts.get(chunk), None
+        size = math.sqrt(squared)
         if account is not None:
-            if account.length < difference.size:
-                kept = self._probes(chunk, difference[: account.length])
             account.expected += np.outer(self.system.basis @ mix, moved if kept is None else kept)
             account.events += 1
         self.mixed[chunk] = Mixed(moved, size, tuple(map(float, mix)), kept)

@@ -47,12 +47,9 @@ class Coder:
         return self.codec.hear(payload, self.size(chunk), self._dtype, asked)
 
     def hear_change(self, payload: Array, chunk: int) -> Array:
-        """The difference that a peer has mixed of `chunk`, from this end: ours the other way. Lasts
-        until the next. Raises ProtocolError."""
+        """The difference that a peer has mixed of `chunk`. Raises ProtocolError."""
         check_size(payload, self.size(chunk), self.size(chunk) * self._dtype.itemsize)
-        difference = self._difference[: self.size(chunk)]
-        np.negative(payload.view(self._dtype), out=difference)
-        return difference
+        return payload.view(self._dtype)
 
     def difference(self, chunk: int, ours: Said, theirs: Said) -> Array:
         """Theirs − ours over the whole chunk, 0 where nothing was said. Lasts until the next."""

@@ -13,9 +13,9 @@ from decent.worker.clock import RateMeter
 from decent.worker.codec import Codec
 from decent.worker.context import Context
 from decent.worker.exchange import Exchange
-from decent.worker.mixing import NOT_FINITE, Mixing, Overwritten
+from decent.worker.mixing import NOT_FINITE, Mixing
 from decent.worker.peers import Peer
-from decent.worker.slots import Slots
+from decent.worker.slots import Overwritten, Slots
 
 CROSSING = "both ends started at once"
 PATIENCE = 4

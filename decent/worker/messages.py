@@ -205,7 +205,7 @@ class Packet(NamedTuple):
     message: Message
     payload: np.ndarray[Any, Any] | None = None
     check: int | None = None
-    intact: Callable[[], bool] | None = None
+    intact: Callable[[], bool] = lambda: True
 
     @property
     def nbytes(self) -> int:

@@ -12,16 +12,12 @@ import numpy as np
 from decent.errors import ProtocolError, RuntimeFault
 from decent.worker import messages as m
 from decent.worker.clock import RateMeter
-from decent.worker.codec import Array, Codec, Said, check_size
+from decent.worker.codec import Codec, Said, check_size
 from decent.worker.coder import Coder
 from decent.worker.context import Context
-from decent.worker.slots import Slots
+from decent.worker.slots import Array, Slots
 
 NOT_FINITE = "the difference is not finite"
-
-
-class Overwritten(Exception):
-    """A payload in shared memory is no longer what was sent: it will be asked for again."""
 
 
 class Mixing:
@@ -75,8 +71,9 @@ class Mixing:
         assert isinstance(reply, m.Reply | m.Change)
         assert payload is not None
         if isinstance(reply, m.Change):
-            difference = self.coder.hear_change(payload, reply.chunk)
-            return self._mix(packet, reply.chunk, difference, mix, ours, now_s)
+            change = self.coder.hear_change(payload, reply.chunk)
+            other_way = tuple(-each for each in mix)
+            return self._mix(packet, reply.chunk, change, other_way, ours, now_s)
         if ours is None:
             raise ProtocolError("a snapshot in answer to a look")
         theirs = self.coder.hear(payload, reply.chunk, ours)
@@ -144,10 +141,8 @@ class Mixing:
         ours: Said | None,
         now_s: float,
     ) -> float:
-        if packet.intact is not None and not packet.intact():
-            raise Overwritten
         time = self.context.clock.time(now_s)
-        squared = self.slots.add(chunk, time, difference, np.array(mix))
+        squared = self.slots.add(chunk, time, difference, np.array(mix), packet.intact)
         if squared is None:
             self._unmixed(chunk, ours, now_s)
         self._mixed(chunk, difference.size if ours is None else ours.values.size, time)

@@ -11,6 +11,7 @@ one small matrix, T_Q · exp(A_P (t − t₀)) · T_P⁻¹, applied to the S row
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -20,6 +21,10 @@ from decent.dynamics import System
 from decent.errors import ModelError
 
 Array = np.ndarray[Any, Any]
+
+
+class Overwritten(Exception):
+    """A payload in shared memory is no longer what was sent: it will be asked for again."""
 
 
 class Slots:
@@ -94,12 +99,20 @@ class Slots:
                 np.subtract(theirs, self.array[0, self.span(chunk)], out=out)
             return self._mix(chunk, out, mix)
 
-    def add(self, chunk: int, time: float, difference: Array, mix: Array) -> float | None:
+    def add(
+        self,
+        chunk: int,
+        time: float,
+        difference: Array,
+        mix: Array,
+        intact: Callable[[], bool] = lambda: True,
+    ) -> float | None:
         """Add `mix[s]·difference` to slot s (plain coefficients). Returns ‖difference‖²; or None,
-        with nothing changed, if that is not finite."""
+        with nothing changed, if that is not finite. Raises Overwritten, with nothing changed, if
+        the difference is not `intact` any more when it has been read."""
         with self._guard:
             self._drift(chunk, time)
-            return self._mix(chunk, difference, mix)
+            return self._mix(chunk, difference, mix, intact)
 
     def plain(self) -> Array:
         """A copy of the state in the papers' own slots."""
@@ -144,16 +157,29 @@ class Slots:
         assert message is not None  # a system that sends nothing is refused when built
         return message
 
-    def _mix(self, chunk: int, difference: Array, mix: Array) -> float | None:
+    def _mix(
+        self,
+        chunk: int,
+        difference: Array,
+        mix: Array,
+        intact: Callable[[], bool] = lambda: True,
+    ) -> float | None:
         with np.errstate(over="ignore", invalid="ignore"):
             squared = float(np.dot(difference, difference))
         if not math.isfinite(squared):
             return None
-        rows = self.array[:, self.span(chunk)]
-        for slot, coefficient in enumerate(self.system.basis @ mix):
-            if coefficient:
-                scaled = self._scaled[: difference.size]
-                rows[slot] += np.multiply(difference, float(coefficient), out=scaled)
+        rows, coefficients = self.array[:, self.span(chunk)], self.system.basis @ mix
+        slots = np.argsort(-np.abs(coefficients))  # the largest first: no ratio overflows
+        scale, scaled = float(coefficients[slots[0]]), self._scaled[: difference.size]
+        np.multiply(difference, scale, out=scaled)
+        if not intact():  # from here on it is not read again
+            raise Overwritten
+        for slot in slots:
+            if coefficients[slot]:
+                if coefficients[slot] != scale:
+                    scaled *= float(coefficients[slot]) / scale
+                    scale = float(coefficients[slot])
+                rows[slot] += scaled
                 self._resting[chunk] &= slot == 0
         return squared
 

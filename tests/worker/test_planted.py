@@ -155,7 +155,7 @@ def test_what_was_entered_and_not_done_is_named(
     planted = Planted(Gossip())
     right = Slots._mix
 
-    def wrong(slots: Slots, chunk: int, difference: Array, mix: Array) -> float | None:
+    def wrong(slots: Slots, chunk: int, difference: Array, mix: Array, *_: Any) -> float | None:
         mine = slots is planted.cluster.workers[1].slots and not planted.struck
         if not mine or planted.cluster.now_s < 130.0:
             return right(slots, chunk, difference, mix)
