@@ -51,7 +51,7 @@ class Half:
         self.communicator = Communicator(spec, self.board, Connection(theirs.detach()))
         self.worker = self.communicator.worker
         self.worker.start(self.communicator.now())
-        self._until(lambda: self.worker.ready)
+        self.serve_until(lambda: self.worker.ready)
 
     def exchange(self, rank: int) -> None:
         """One exchange, from the first request to the last word of it."""
@@ -61,13 +61,13 @@ class Half:
             peer = self.worker.peers[1]
             self.worker.exchanges.start(peer, self.communicator.now())
             self.communicator._flush()
-            self._until(lambda: stats.completed >= done)
+            self.serve_until(lambda: stats.completed >= done)
         else:
             answers = self.worker.peers[0].answers
             seen = answers.seq
-            self._until(lambda: answers.seq > seen and not answers.replies)
+            self.serve_until(lambda: answers.seq > seen and not answers.replies)
 
-    def _until(self, ready: Callable[[], bool]) -> None:
+    def serve_until(self, ready: Callable[[], bool]) -> None:
         start_s = time.monotonic()
         while not ready():
             self.communicator.serve(0.01)

@@ -76,20 +76,38 @@ def _flat(figures: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, flo
             yield f"{path}{name}".replace("_", " "), value
 
 
-@bench.command(short_help="An exchange against torch.distributed.")
+@bench.command(short_help="An exchange against torch.distributed, or hivemind.")
 @click.option("--params", default=25_000_000, show_default=True, help="Values of float32.")
 @click.option("--rounds", default=7, show_default=True, help="Measurements of each, in turn.")
 @click.option(
     "--dynamics", type=click.Choice(["gossip", "a2cid2"]), default="gossip", show_default=True
 )
-@click.option("--chunk-kib", default=512, show_default=True, help="Size of the pieces.")
+@click.option("--chunk-kib", default=1024, show_default=True, help="Size of the pieces.")
+@click.option(
+    "--codec",
+    "in_codecs",
+    multiple=True,
+    default=["exact", "bf16"],
+    show_default=True,
+    help="What is sent over TCP; may be repeated.",
+)
+@click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    type=click.Choice(["gloo", "hivemind"]),
+    default=["gloo"],
+    show_default=True,
+    help="What to compare with; may be repeated.",
+)
+@click.option("--ledger/--no-ledger", default=True, show_default=True, help="Keep the books.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def exchange(params: int, rounds: int, dynamics: str, chunk_kib: int, as_json: bool) -> None:
-    """Two processes exchange a vector: ours over TCP and through shared memory, gloo's all-reduce
-    and gloo's send and receive, in turn."""
+def exchange(as_json: bool, **settings: Any) -> None:
+    """Two processes exchange a vector: ours through shared memory and over TCP, gloo's all-reduce
+    and gloo's send and receive, or hivemind's averaging, in turn."""
     from decent.bench import bench_exchange
 
-    figures = bench_exchange(params, rounds, dynamics, chunk_kib)
+    figures = bench_exchange(**settings)
     if as_json:
         click.echo(json.dumps(figures, indent=2))
         return
