@@ -45,9 +45,11 @@ class Place:
     def of(cls, known: Any) -> Place | None:
         """From what `published` made; None where it is nothing of the kind."""
         try:
-            return cls(**known)
+            place = cls(**known)
         except TypeError:
             return None
+        numbers = (place.pid, place.fd, place.slots, place.size)
+        return place if all(type(each) is int and 0 <= each < 2**40 for each in numbers) else None
 
     def published(self) -> dict[str, Any]:
         return asdict(self)
@@ -59,6 +61,11 @@ def machine() -> str:
         return f"{BOOT.read_text().strip()}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Opens what may by now be another's pipe, without waiting for anybody at its other end."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class _Ring:
@@ -118,7 +125,8 @@ class Neighbour:
         if place.machine != machine() or not machine():
             raise OSError(f"the arena of process {place.pid} is on another machine")
         length = place.slots * (HEADER + place.size)
-        with open(f"/proc/{place.pid}/fd/{place.fd}", "rb") as file:
+        path = f"/proc/{place.pid}/fd/{place.fd}"
+        with open(path, "rb", opener=_at_once) as file:
             if os.fstat(file.fileno()).st_size != length:
                 raise OSError(f"descriptor {place.fd} of process {place.pid} is no arena")
             memory = mmap.mmap(file.fileno(), length, prot=mmap.PROT_READ)
@@ -132,7 +140,8 @@ class Neighbour:
         )
         if not (slot < self._ring.slots and 0 < size <= self._ring.size):
             return None
-        if self._ring.generation(slot) != generation:
+        written = generation and generation % 2 == 0
+        if not written or self._ring.generation(slot) != generation:
             return None
         taken = self._ring.payload(slot, size).copy()
         return taken if self._ring.generation(slot) == generation else None
@@ -172,7 +181,8 @@ class Shortcuts:
         neighbour = None if peer is None else self._neighbour(peer)
         payload = None if neighbour is None else neighbour.take(frames[1])
         if payload is None:
-            self._open.pop(peer or 0, None)  # it may have restarted: look again next time
+            if peer is not None:
+                self._open.pop(peer, None)  # it may have restarted: look again next time
             return None
         return [frames[0], payload]
 

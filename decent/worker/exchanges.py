@@ -100,6 +100,7 @@ class Exchanges:
             self._repeat(peer, request)
             return
         answers.settle(request.settled)
+        refusal = refusal or answers.crowded(self.context.limits.window)
         answers.refusal = answers.refusal or refusal or self._problem(request)
         ours = None if answers.refusal else self._answer(peer, request, payload, now_s)
         if ours is None:

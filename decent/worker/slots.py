@@ -48,6 +48,7 @@ class Slots:
         self.values = array.shape[1]
         self.chunks = -(-self.values // chunk)
         self._scaled = np.empty(min(chunk, self.values), array.dtype)
+        self._most = math.sqrt(np.finfo(array.dtype).max)  # what may be added: its square is finite
         self._guard = nullcontext() if guard is None else guard
         self._systems = [system] * self.chunks
         self._times = [0.0] * self.chunks
@@ -81,7 +82,7 @@ class Slots:
 
     def add(self, chunk: int, time: float, difference: Array, mix: Array) -> float | None:
         """Add `mix[s]·difference` to slot s (plain coefficients). Returns ‖difference‖²; or None,
-        with nothing changed, if that is not finite."""
+        with nothing changed, if that or what would be added is not finite."""
         with self._guard:
             self._drift(chunk, time)
             return self._mix(chunk, difference, mix)
@@ -129,10 +130,12 @@ class Slots:
     def _mix(self, chunk: int, difference: Array, mix: Array) -> float | None:
         with np.errstate(over="ignore", invalid="ignore"):
             squared = float(np.dot(difference, difference))
-        if not math.isfinite(squared):
+        coefficients = self.system.basis @ mix
+        largest = max(1.0, float(np.abs(coefficients).max()))
+        if not math.sqrt(squared) * largest < self._most:
             return None
         rows = self.array[:, self.span(chunk)]
-        for slot, coefficient in enumerate(self.system.basis @ mix):
+        for slot, coefficient in enumerate(coefficients):
             if coefficient:
                 scaled = self._scaled[: difference.size]
                 rows[slot] += np.multiply(difference, float(coefficient), out=scaled)
