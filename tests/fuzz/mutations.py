@@ -28,7 +28,8 @@ RUN = "run-of-the-tests"
 BLOCK = 512
 """frames made of one valid header in one go"""
 CI = 1_000_000
-"""malformed frames that the tests without FRAMES try, at least"""
+"""malformed frames that the tests try in all without FRAMES: most of them on the decoder, the
+others on codecs, shared memory, workers and real sockets"""
 Rng = np.random.Generator
 Bytes = NDArray[np.uint8]
 Mutation = Callable[[Rng, Bytes], list[bytes]]

@@ -172,7 +172,7 @@ def test_honest_workers_go_on_beside_a_liar_and_their_sum_is_kept(
         trace=Forgetful(), learner=dither, steps=60,
     )  # fmt: skip
     kinds = [kind for kind in KINDS if kind not in (m.Gone, *WAVES)] + [*EXCHANGES] * 3
-    lies(c, packets(3_000), UNTIL_S, tally, True, kinds)
+    lies(c, packets(2_000), UNTIL_S, tally, True, kinds)
     c.at(UNTIL_S, lambda: [setattr(worker, "finished", True) for worker in c.workers.values()])
     c.run(4 * UNTIL_S)
     assert c.down == {}
