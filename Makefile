@@ -40,7 +40,7 @@ test-slow: $(DEV)
 
 FRAMES ?= 20000000
 fuzz: $(DEV)
-	@$(call timed,fuzz,FRAMES=$(FRAMES) $(BIN)/python -m pytest tests/fuzz -s)
+	@$(call timed,fuzz,FRAMES=$(FRAMES) $(BIN)/python -m pytest tests/fuzz -s --timeout 0)
 
 check: $(DEV)
 	$(BIN)/ruff check
