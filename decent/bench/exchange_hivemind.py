@@ -58,5 +58,5 @@ def _imported() -> Any:
         return import_module("hivemind")
     except ImportError:
         raise MissingExtra(
-            "--peer hivemind without hivemind", "it installed", "install it with: pip install hivemind"
+            "--peer hivemind without hivemind", "it installed", "use: pip install hivemind"
         ) from None

@@ -1,4 +1,5 @@
-"""`decent bench`: what gossip and an exchange cost on this machine, how fast simulations are."""
+"""`decent bench`: what gossip and an exchange cost on this machine, how fast simulations are, and
+what a long run keeps."""
 
 from __future__ import annotations
 
@@ -114,3 +115,35 @@ def exchange(as_json: bool, **settings: Any) -> None:
     for name, value in _flat(figures):
         shown = f"{value:.4g}" if isinstance(value, (int, float)) else value
         click.echo(f"{name:<58}{shown:>14}")
+
+
+@bench.command(short_help="What a long run at full rate keeps: memory, files.")
+@click.option("--minutes", default=30.0, show_default=True, help="How long the workers train.")
+@click.option("--workers", default=2, show_default=True, help="How many there are.")
+@click.option("--params", default=2_000_000, show_default=True, help="Values of float32.")
+@click.option("--codec", default="exact", show_default=True, help="What exchanges are sent in.")
+@click.option("--shared-memory/--no-shared-memory", default=True, show_default=True)
+@click.option("--rate", default=4.0, show_default=True, help="Models to be sent per step of 20 ms.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def soak(
+    minutes: float,
+    workers: int,
+    params: int,
+    codec: str,
+    shared_memory: bool,
+    rate: float,
+    as_json: bool,
+) -> None:
+    """Real workers exchange back to back. Memory, open files and journals of each process after two
+    minutes and at the end, and the difference."""
+    from decent.bench import bench_soak
+
+    note = partial(click.echo, err=True)
+    figures = bench_soak(minutes, workers, params, codec, shared_memory, rate, note)
+    if as_json:
+        click.echo(json.dumps(figures, indent=2))
+        return
+    click.echo(f"{'':<30}{'early':>14}{'end':>14}{'difference':>14}")
+    early, end, grown = (dict(_flat(figures[part])) for part in ("early", "end", "difference"))
+    for name, value in end.items():
+        click.echo(f"{name:<30}{early[name]:>14,.4g}{value:>14,.4g}{grown[name]:>14,.4g}")

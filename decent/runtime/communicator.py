@@ -23,7 +23,7 @@ import msgpack
 import numpy as np
 
 from decent.dynamics import system_on
-from decent.errors import DecentError, PeerRefused, ProtocolError, WrongKey
+from decent.errors import ConfigError, DecentError, PeerRefused, ProtocolError, WrongKey
 from decent.folder import Journal, worker_folder
 from decent.runtime import link, security
 from decent.runtime.board import Board
@@ -34,6 +34,7 @@ from decent.transport.curve import Curve, keys_in, new_keys
 from decent.transport.zeromq import Arrival, Refusal, ZeroMQ
 from decent.worker import Ledger, Reduction, Worker
 from decent.worker import messages as m
+from decent.worker.context import TRACED
 from decent.worker.ledger import FILE
 
 BATCH = 8
@@ -43,8 +44,6 @@ DRIFT = 0.1
 LINGER_S = 10.0
 """how long a worker that holds the result waits for the others to have it"""
 PUBLISH_S = 0.1
-TRACED = 100
-"""refused keys that are traced; a stranger who tries for ever does not fill the disk"""
 
 
 class Communicator:
@@ -226,7 +225,7 @@ class Communicator:
 
     def _dial(self, peer: int) -> bool:
         """The higher of two workers dials; False while there is nowhere to dial."""
-        if peer > self.spec.me:
+        if peer >= self.spec.me:
             return False
         addresses = self.spec.topology.addresses
         address = addresses[peer] if addresses else None
@@ -234,7 +233,11 @@ class Communicator:
         key = self._keyring.key(peer) if self.spec.encrypt else None
         if address is None or (self.spec.encrypt and key is None):
             return False
-        self.transport.dial(peer, address, key)
+        try:
+            self.transport.dial(peer, address, key)
+        except ConfigError as error:  # it may yet publish another
+            self.worker.refused(peer, str(error), self.now(), final=False)
+            return False
         return True
 
     def _curve(self) -> Curve:
@@ -262,10 +265,9 @@ class Communicator:
             self._refuse(arrival, error)
             return
         except ProtocolError as error:
-            self.worker.context.stats.refused += 1
-            self.worker.context.trace("refused", self.now(), why=str(error))
+            self.worker.context.refuse(str(error), self.now())
             return
-        if arrival.dialled is None:
+        if arrival.dialled is None and packet.message.src < self.spec.topology.n:
             self.transport.learn(packet.message.src, arrival.route)
         self.worker.receive(packet, self.now())
 
@@ -277,8 +279,7 @@ class Communicator:
         if isinstance(error, WrongKey):
             self._refuse_key(str(error))
         else:
-            self.worker.context.stats.refused += 1
-            self.worker.context.trace("refused", self.now(), why=str(error))
+            self.worker.context.refuse(str(error), self.now())
         refusal = m.Refuse(src=self.spec.me, dst=-1, epoch=0, reason=str(error))
         self.transport.answer(arrival.route, m.encode(m.Packet(refusal), self.spec.run))
 

@@ -297,15 +297,16 @@ class Gossip:
 
     @property
     def waits_s(self) -> list[float]:
-        """How long each `optimizer.step()` waited for the communicator, in seconds."""
-        return self._gate.waits_s if self._gate else []
+        """How long each `optimizer.step()` waited for the communicator, in seconds; the last ones
+        of a long run."""
+        return list(self._gate.waits_s) if self._gate else []
 
     def wait_ms(self) -> dict[str, float]:
-        """Median and most of `waits_s`, in milliseconds."""
+        """Median of `waits_s`, and the longest ever, in milliseconds."""
         waits = self.waits_s
-        if not waits:
+        if self._gate is None or not waits:
             return {}
-        return {"median": 1e3 * statistics.median(waits), "max": 1e3 * max(waits)}
+        return {"median": 1e3 * statistics.median(waits), "max": 1e3 * self._gate.longest_s}
 
     def __enter__(self) -> Gossip:
         return self

@@ -5,10 +5,15 @@ No process serves it, so none can be lost; a worker that restarts writes its fil
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from decent.folder import read_json, worker_folder, write_json
+from decent.folder import worker_folder, write_json
+
+LARGEST = 1 << 16
+"""bytes of such a file; anything beyond this is not one of ours"""
+SCHEMES = ("tcp://", "ipc://")
 
 
 class Rendezvous:
@@ -29,23 +34,24 @@ class Rendezvous:
 
     def arena(self, worker: int) -> dict[str, Any] | None:
         """Where its shared memory is; None if it has none, or has not said so yet."""
-        try:
-            found = read_json(worker_folder(self._run, worker) / "endpoint.json").get("arena")
-        except FileNotFoundError:
-            return None
+        found = self._said(worker).get("arena")
         return found if isinstance(found, dict) else None
 
     def key(self, worker: int) -> str | None:
         """Its public key; None if it has none, or has not said so yet."""
-        try:
-            found = read_json(worker_folder(self._run, worker) / "endpoint.json").get("key")
-        except FileNotFoundError:
-            return None
+        found = self._said(worker).get("key")
         return found if isinstance(found, str) else None
 
     def lookup(self, worker: int) -> str | None:
         """Where `worker` listens; None if it has not said so yet."""
+        found = self._said(worker).get("address")
+        return found if isinstance(found, str) and found.startswith(SCHEMES) else None
+
+    def _said(self, worker: int) -> dict[str, Any]:
+        """All that it has published; nothing if that is not there yet, or is nonsense."""
         try:
-            return str(read_json(worker_folder(self._run, worker) / "endpoint.json")["address"])
-        except FileNotFoundError:
-            return None
+            with (worker_folder(self._run, worker) / "endpoint.json").open("rb") as file:
+                found = json.loads(file.read(LARGEST))
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}

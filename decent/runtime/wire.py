@@ -21,6 +21,7 @@ class Wire:
 
     def __init__(self, spec: link.Spec, board: Board, rendezvous: Rendezvous) -> None:
         self._spec, self._rendezvous = spec, rendezvous
+        self._peers = list(spec.topology.neighbours(spec.me))
         self._dtype = np.dtype(spec.dtype)
         self._chunk_bytes = spec.limits.chunk * self._dtype.itemsize
         self._values_bytes = spec.values * self._dtype.itemsize
@@ -28,10 +29,9 @@ class Wire:
         self.near: Near = self.shortcuts or Near()
 
     def _shortcuts(self, board: Board) -> Shortcuts:
-        peers = list(self._spec.topology.neighbours(self._spec.me))
         values = Values(board.fd, board.begin, self._values_bytes)
         lanes = self._spec.limits.window
-        return Shortcuts(self._chunk_bytes, peers, lanes, self._locate, values)
+        return Shortcuts(self._chunk_bytes, self._peers, lanes, self._locate, values)
 
     def _locate(self, peer: int) -> Place | None:
         found = self._rendezvous.arena(peer)
@@ -55,7 +55,7 @@ class Wire:
     def decode(self, arrival: Arrival) -> m.Packet:
         """What has arrived. Raises PeerRefused, ProtocolError."""
         spec, near = self._spec, self.shortcuts
-        sender = _claimed(arrival)
+        sender = self._claimed(arrival)
         find = None if near is None else partial(near.find, sender)
         packet = m.decode(arrival.frames, spec.run, self._dtype, spec.limits.chunk, find)
         security.check_sender(arrival, packet.message, spec.me)
@@ -69,10 +69,11 @@ class Wire:
         stop = min(self._values_bytes, start + self._chunk_bytes)
         return None if self.shortcuts is None else self.shortcuts.values(peer, start, stop)
 
-
-def _claimed(arrival: Arrival) -> int | None:
-    """The worker whose connection this says it is."""
-    if arrival.dialled is not None:
-        return arrival.dialled
-    source = (b"///" + arrival.route).rsplit(b"/", 3)[1]
-    return int(source) if source.isdigit() else None
+    def _claimed(self, arrival: Arrival) -> int | None:
+        """The neighbour whose connection this says it is."""
+        if arrival.dialled is not None:
+            return arrival.dialled
+        run, source = (b"///" + arrival.route).rsplit(b"/", 3)[:2]
+        if not run.endswith(b"/" + self._spec.run.encode()):
+            return None
+        return next((peer for peer in self._peers if source == b"%d" % peer), None)

@@ -68,7 +68,7 @@ class Place:
             return None
         numbers = [place.pid, place.fd, place.slots, place.size]
         numbers += asdict(values).values() if values else ()
-        return place if all(isinstance(each, int) and each >= 0 for each in numbers) else None
+        return place if all(type(each) is int and 0 <= each < 2**40 for each in numbers) else None
 
     def published(self) -> dict[str, Any]:
         return asdict(self)
@@ -80,6 +80,11 @@ def machine() -> str:
         return f"{BOOT.read_text().strip()}/{os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return ""
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Opens what may by now be another's pipe, without waiting for anybody at its other end."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 class _Slots:
@@ -157,7 +162,7 @@ class Neighbour:
         memory = self._memory
         if not (slot < memory.slots and 0 < size <= memory.size):
             return None
-        if generation % 2 or memory.generation(slot) != generation:
+        if not generation or generation % 2 or memory.generation(slot) != generation:
             return None
         return memory.payload(slot, size), lambda: memory.generation(slot) == generation
 
@@ -170,7 +175,7 @@ class Neighbour:
 
 def _mapped(pid: int, fd: int, length: int, more: bool = False) -> mmap.mmap:
     """`length` bytes behind another process's descriptor, for reading."""
-    with open(f"/proc/{pid}/fd/{fd}", "rb") as file:
+    with open(f"/proc/{pid}/fd/{fd}", "rb", opener=_at_once) as file:
         found = os.fstat(file.fileno()).st_size
         if found != length and not (more and found > length):
             raise OSError(f"descriptor {fd} of process {pid} is no arena")

@@ -83,20 +83,30 @@ class ZeroMQ:
         self.poller.register(self._router, zmq.POLLIN)
 
     def dial(self, peer: int, address: str, key: str | None = None) -> None:
-        """Connect to `peer`, which with CURVE has to hold `key`; ZeroMQ retries by itself."""
+        """Connect to `peer`, which with CURVE has to hold `key`; ZeroMQ retries by itself. Raises
+        ConfigError where that is no address, or no key."""
         if peer in self._dealers:
             self._handshakes.forget(peer)
             self.poller.unregister(self._dealers[peer])
             self._dealers.pop(peer).close()
         dealer = self._socket(zmq.DEALER)
         name = self._name + b"/%d" % peer
-        if self._curve is not None:
-            assert key is not None
-            self._curve.dial(dealer, key)
-            name = secrets.token_hex(16).encode() + b"/" + name
-        dealer.setsockopt(zmq.ROUTING_ID, name)
-        self._handshakes.watch(dealer, peer)
-        dealer.connect(address)
+        try:
+            if self._curve is not None:
+                assert key is not None
+                self._curve.dial(dealer, key)
+                name = secrets.token_hex(16).encode() + b"/" + name
+            dealer.setsockopt(zmq.ROUTING_ID, name)
+            self._handshakes.watch(dealer, peer)
+            dealer.connect(address)
+        except zmq.ZMQError as error:
+            self._handshakes.forget(peer)
+            dealer.close(0)
+            raise ConfigError(
+                f"worker {peer} at {address[:80]}: {error.strerror}",
+                "an address such as tcp://10.0.0.1:5555, and a key where they encrypt",
+                "check them in the topology's file",
+            ) from None
         self._dealers[peer], self._dialled[peer] = dealer, f"worker {peer} at {address}"
         self.poller.register(dealer, zmq.POLLIN)
 

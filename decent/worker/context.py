@@ -14,6 +14,8 @@ from decent.worker.near import Near
 from decent.worker.slots import Array
 
 Record = Callable[[dict[str, Any]], None]
+TRACED = 100
+"""refusals that are traced; a stranger who tries for ever does not fill the disk"""
 
 
 @dataclass
@@ -67,6 +69,12 @@ class Context:
     def trace(self, event: str, now_s: float, **fields: Any) -> None:
         time = round(self.clock.time(now_s), 6)
         self.record({"event": event, "t": time, "s": round(now_s, 6), **fields})
+
+    def refuse(self, why: str, now_s: float) -> None:
+        """Count what is not for us."""
+        self.stats.refused += 1
+        if self.stats.refused <= TRACED:
+            self.trace("refused", now_s, why=why)
 
     def fail(self, error: Exception) -> None:
         self.fatal = self.fatal or error

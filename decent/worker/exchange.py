@@ -95,7 +95,7 @@ class Exchange:
     def decline(self, chunk: int, reason: str) -> None:
         """Nothing more is sent; other chunks in flight may still have been mixed."""
         del self.flying[chunk]
-        self.chunks, self.declined = self.sent, reason
+        self.chunks, self.declined = self.sent, reason or "without a reason"
 
     @property
     def settled(self) -> int:
@@ -131,6 +131,11 @@ class Answers:
     def settle(self, below: int) -> None:
         for chunk in [chunk for chunk in self.replies if chunk < below]:
             del self.replies[chunk]
+
+    def crowded(self, window: int) -> str:
+        """Why no more can be remembered, in words: the peer keeps no window."""
+        unsettled = len(self.replies)
+        return "" if unsettled < window else f"{unsettled} chunks before it are not settled"
 
     def remember(
         self, chunk: int, kind: type[m.Reply | m.Change], payload: Array, now_s: float

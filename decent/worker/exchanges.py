@@ -108,6 +108,7 @@ class Exchanges:
             self.context.stats.refused += 1
             return
         answers.settle(request.settled)
+        refusal = refusal or answers.crowded(self.context.limits.window)
         answers.refusal = answers.refusal or refusal or self._problem(request)
         try:
             self._answer(peer, packet, request, now_s)

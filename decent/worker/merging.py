@@ -70,6 +70,8 @@ class Merging:
         if reduction is None:
             self._remember(message, payload)
             return
+        if message.src in reduction.dead and self.context.me in message.dead:
+            return  # each has buried the other: neither would ever give in
         if message.src not in reduction.dead:  # the dead have no say
             self._exclude(reduction, set(message.dead), now_s)
         if reduction.dead != set(message.dead):

@@ -156,7 +156,8 @@ class Reduction:
     def receive(self, message: m.Wave, payload: Array | None) -> None:
         """A message of this round whose `dead` equals ours."""
         if isinstance(message, m.Close):
-            self._close()
+            if self.result is not None:  # else not everyone has it
+                self._close()
             return
         if self.closed:
             self._tell(message.src, m.Close)

@@ -53,6 +53,7 @@ class Slots:
         self.values = int(array.shape[1])
         self.chunks = -(-self.values // chunk)
         self._scaled = np.empty(min(chunk, self.values), array.dtype)
+        self._most = math.sqrt(np.finfo(array.dtype).max)  # what may be added: its square is finite
         self._guard = nullcontext() if guard is None else guard
         self._systems = [system] * self.chunks
         self._times = [0.0] * self.chunks
@@ -108,8 +109,8 @@ class Slots:
         intact: Callable[[], bool] = lambda: True,
     ) -> float | None:
         """Add `mix[s]·difference` to slot s (plain coefficients). Returns ‖difference‖²; or None,
-        with nothing changed, if that is not finite. Raises Overwritten, with nothing changed, if
-        the difference is not `intact` any more when it has been read."""
+        with nothing changed, if that or what would be added is not finite. Raises Overwritten, and
+        changes nothing, if the difference is not `intact` any more when it has been read."""
         with self._guard:
             self._drift(chunk, time)
             return self._mix(chunk, difference, mix, intact)
@@ -166,9 +167,11 @@ class Slots:
     ) -> float | None:
         with np.errstate(over="ignore", invalid="ignore"):
             squared = float(np.dot(difference, difference))
-        if not math.isfinite(squared):
+        coefficients = self.system.basis @ mix
+        largest = max(1.0, float(np.abs(coefficients).max()))
+        if not math.sqrt(squared) * largest < self._most:
             return None
-        rows, coefficients = self.array[:, self.span(chunk)], self.system.basis @ mix
+        rows = self.array[:, self.span(chunk)]
         slots = np.argsort(-np.abs(coefficients))  # the largest first: no ratio overflows
         scale, scaled = float(coefficients[slots[0]]), self._scaled[: difference.size]
         np.multiply(difference, scale, out=scaled)

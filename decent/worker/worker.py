@@ -165,20 +165,20 @@ class Worker:
         peer = self.peers.get(message.src)
         if isinstance(message, m.Refuse):
             self.refused(message.src, f"worker {message.src} refuses: {message.reason}", now_s)
-        elif message.dst != self.me or message.src == self.me:
+        elif message.dst != self.me:
             self._refuse(message, f"worker {message.dst} was meant, this is worker {self.me}")
+        elif peer is None and self._strange(message):
+            self.context.stats.refused += 1
         elif packet.damaged:
             self._damaged(message, now_s)
         elif isinstance(message, m.Wave):
             self.merging.receive(message, packet.payload, now_s)
         elif isinstance(message, m.Hello):
             self._on_hello(message, now_s)
-        elif message.src in self.merging.kin:
+        elif peer is None:
             self.merging.kin[message.src].hear(now_s)
-        elif peer is None or self._stale(peer, message, now_s):
-            self.context.stats.refused += 1
-            if peer is not None:
-                self._greet(peer, now_s)
+        elif self._stale(peer, message, now_s):
+            self._greet(peer, now_s)
         else:
             self._heard(peer, now_s)
             self._dispatch(peer, packet, now_s)
@@ -190,13 +190,20 @@ class Worker:
         kind = type(message).__name__.lower()
         self.context.trace("damaged", now_s, peer=message.src, what=kind)
 
+    def _strange(self, message: m.Message) -> bool:
+        """Whether it is from nobody that we have to do with; a greeting is refused in words."""
+        known = range(self.topology.n) if isinstance(message, m.Wave) else self.merging.kin
+        stranger = message.src not in known and not isinstance(message, m.Hello)
+        return stranger or message.src == self.me
+
     def _stale(self, peer: Peer, message: m.Message, now_s: float) -> bool:
         """Whether it is of the peer's former self, or for ours."""
-        if isinstance(message, m.Addressed) and message.to_epoch != self.context.epoch:
-            kind = type(message).__name__.lower()
-            self.context.trace("refused", now_s, why=f"a {kind} for this worker's former self")
+        late = isinstance(message, m.Addressed) and message.to_epoch != self.context.epoch
+        if late or message.epoch != peer.epoch:
+            kind, whose = type(message).__name__.lower(), "for this" if late else "of that"
+            self.context.refuse(f"a {kind} {whose} worker's former self", now_s)
             return True
-        return message.epoch != peer.epoch
+        return False
 
     def _dispatch(self, peer: Peer, packet: m.Packet, now_s: float) -> None:
         message = packet.message
@@ -274,8 +281,7 @@ class Worker:
         """`by` will not talk to us. Fatal if it is one that we dialled (the higher worker of two
         does) and have not met; else it is noted: a stranger may have said it. What is not `final`
         may pass, and is fatal if it has not when the peer is given up."""
-        self.context.stats.refused += 1
-        self.context.trace("refused", now_s, why=why)
+        self.context.refuse(why, now_s)
         peer = self.peers.get(by)
         if by < self.me and peer is not None and peer.state == "expected":
             peer.doubt = why
