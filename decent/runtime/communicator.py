@@ -240,7 +240,8 @@ class Communicator:
             return False
         addresses = self.spec.topology.addresses
         address = addresses[peer] if addresses else None
-        address = address or self.rendezvous.lookup(peer)
+        via = self.rendezvous.via(peer, self.spec.me)
+        address = via or address or self.rendezvous.lookup(peer)
         key = self._keyring.key(peer) if self.spec.encrypt else None
         if address is None or (self.spec.encrypt and key is None):
             return False

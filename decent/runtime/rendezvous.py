@@ -1,6 +1,8 @@
 """How workers find one another: a folder that all can read, one small file for each worker.
 
-No process serves it, so none can be lost; a worker that restarts writes its file anew.
+No process serves it, so none can be lost; a worker that restarts writes its file anew. Where
+something stands between two workers, `via/<lower>-<higher>.json` says where the higher is to dial
+instead.
 """
 
 from __future__ import annotations
@@ -42,6 +44,19 @@ class Rendezvous:
         except FileNotFoundError:
             return None
         return found if isinstance(found, str) else None
+
+    def publish_via(self, lower: int, higher: int, address: str) -> None:
+        write_json(self._via(lower, higher), {"address": address})
+
+    def via(self, lower: int, higher: int) -> str | None:
+        """Where to dial across that edge instead of the lower's own address, if anywhere."""
+        try:
+            return str(read_json(self._via(lower, higher))["address"])
+        except FileNotFoundError:
+            return None
+
+    def _via(self, lower: int, higher: int) -> Path:
+        return self._run / "via" / f"{lower}-{higher}.json"
 
     def lookup(self, worker: int) -> str | None:
         """Where `worker` listens; None if it has not said so yet."""

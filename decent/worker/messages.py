@@ -1,10 +1,11 @@
 """What workers say to one another, and how it looks on the wire.
 
 A message is a small typed header and at most one raw payload: a chunk of a vector. On the wire it
-is one msgpack frame `[VERSION, run, header]` and, where there is a payload, one frame of raw
+is one msgpack frame `[VERSION, run, header, check]` and, where there is a payload, one frame of raw
 bytes: what the codec makes of an exchange's values, and the merge's values as they are, all little-
-endian. The header holds the payload's checksum, 64 bits of XXH3. Nothing is pickled, every number
-in a header is finite and within bounds, and nothing is allocated before its size has been checked.
+endian. Both frames have checksums, 64 bits of XXH3: `check` is that of what stands before it, and
+the payload's is in the header. Nothing is pickled, every number in a header is finite and within
+bounds, and nothing is allocated before its size has been checked.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import xxhash
 
 from decent.errors import PeerRefused, ProtocolError
 
-VERSION = 2
+VERSION = 3
 HEADER_BYTES = 16_384
 """A header is some hundred bytes; anything beyond this is not one of ours."""
 SLOTS = 64
@@ -207,14 +208,21 @@ def checksum(payload: np.ndarray[Any, Any]) -> int:
     return xxhash.xxh3_64_intdigest(payload.data)
 
 
+def _check(version: int, run: str, body: msgspec.Raw) -> int:
+    """Of a header. Damage there could pass for another exchange, worker or life of one."""
+    start = xxhash.xxh3_64_intdigest(f"{version}/{run}".encode())
+    return xxhash.xxh3_64_intdigest(memoryview(body), seed=start)
+
+
 _encoder = msgspec.msgpack.Encoder()
-_header_decoder = msgspec.msgpack.Decoder(tuple[int, str, msgspec.Raw])
+_header_decoder = msgspec.msgpack.Decoder(tuple[int, str, msgspec.Raw, int])
 _message_decoder = msgspec.msgpack.Decoder[Message](Any_)
 
 
 def encode(packet: Packet, run: str) -> list[Any]:
     """The frames of `packet`: header bytes, then the payload's own memory (not a copy)."""
-    header = _encoder.encode((VERSION, run, packet.message))
+    body = msgspec.Raw(_encoder.encode(packet.message))
+    header = _encoder.encode((VERSION, run, body, _check(VERSION, run, body)))
     return [header] if packet.payload is None else [header, packet.payload.data.cast("B")]
 
 
@@ -244,11 +252,14 @@ def _header(frames: Sequence[Any]) -> tuple[int, str, msgspec.Raw]:
     if len(frames[0]) > HEADER_BYTES:
         raise ProtocolError(f"a header of {len(frames[0])} bytes, the limit is {HEADER_BYTES}")
     try:
-        return _header_decoder.decode(frames[0])
+        version, run, body, check = _header_decoder.decode(frames[0])
     except msgspec.ValidationError as error:
-        raise ProtocolError(f"a header that is not [version, run, message]: {error}") from None
+        raise ProtocolError(f"a header that is not [version, run, message, …]: {error}") from None
     except Exception as error:
         raise ProtocolError(f"a header that is not msgpack ({type(error).__name__})") from None
+    if check != _check(version, run, body):
+        raise ProtocolError("a damaged header")
+    return version, run, body
 
 
 def _payload(

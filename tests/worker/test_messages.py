@@ -51,9 +51,15 @@ def wire(packet: Packet) -> list[bytes]:
     return [bytes(frame) for frame in m.encode(packet, "run")]
 
 
+def sealed(body: Any, run: str = "run", version: int = m.VERSION) -> bytes:
+    """A header with its checksum."""
+    raw = msgspec.Raw(msgpack.packb(body))
+    return msgspec.msgpack.encode((version, run, raw, m._check(version, run, raw)))
+
+
 REPLY = m.Reply(0, 1, 0, 0, 0, 0, 0)
 RESULT = m.Result(0, 1, 0, 0, (), 0, 0)
-SHAPE = "not \\[version, run, message\\]"
+SHAPE = "not \\[version, run, message, …\\]"
 
 
 def test_every_message_is_tried() -> None:
@@ -113,9 +119,9 @@ def test_mutated_frames(data: st.DataObject, packet: Packet) -> None:
     elif change == "field":
         body = msgspec.to_builtins(packet.message)
         body[data.draw(st.sampled_from(sorted(body)))] = data.draw(ANYTHING)
-        frames[0] = msgpack.packb([m.VERSION, "run", body])
+        frames[0] = sealed(body)
     elif change == "header":
-        header = data.draw(st.lists(ANYTHING, min_size=3, max_size=3) | ANYTHING)
+        header = data.draw(st.lists(ANYTHING, min_size=4, max_size=4) | ANYTHING)
         frames[0] = msgpack.packb(header)
     else:
         frames[1:] = data.draw(st.lists(st.binary(max_size=5 * LIMIT), max_size=2))
@@ -129,15 +135,15 @@ def test_mutated_frames(data: st.DataObject, packet: Packet) -> None:
     [
         ([], "0 frames"),
         ([b"", b"", b""], "3 frames"),
-        ([b"\x93"], "not msgpack"),
+        ([b"\x94"], "not msgpack"),
         ([b"\x91" * 5000 + b"\x01"], SHAPE),
         ([b"\xdd\xff\xff\xff\xff"], SHAPE),
-        ([b"\x93" + b"\x91" * 1000 + b"\x01\xa3run\x80"], SHAPE),
-        ([b"\x93\x01" + b"\x91" * 1000 + b"\x01\x80"], SHAPE),
-        ([b"\x93\x02\xa3run" + b"\x91" * 10_000 + b"\x01"], "not msgpack"),
+        ([b"\x94" + b"\x91" * 1000 + b"\x01\xa3run\x80"], SHAPE),
+        ([b"\x94\x01" + b"\x91" * 1000 + b"\x01\x80"], SHAPE),
+        ([b"\x94\x02\xa3run" + b"\x91" * 10_000 + b"\x01"], "not msgpack"),
         ([msgpack.packb([m.VERSION, "run"])], SHAPE),
-        ([msgpack.packb([m.VERSION, "run", {"kind": "gossip"}])], "malformed header"),
-        ([msgpack.packb([m.VERSION, "run", {"kind": "beat", "src": 0, "dst": 1}])], "epoch"),
+        ([sealed({"kind": "gossip"})], "malformed header"),
+        ([sealed({"kind": "beat", "src": 0, "dst": 1})], "epoch"),
         ([bytes(m.HEADER_BYTES + 1)], "the limit is"),
         ([*wire(Packet(m.Beat(0, 1, 0))), b"1234"], "Beat with a payload"),
         (wire(Packet(REPLY)), "Reply without a payload"),
@@ -163,7 +169,7 @@ GOOD: dict[str, Any] = {
 def with_field(kind: str, **changed: Any) -> list[bytes]:
     head = {"kind": kind, "src": 0, "dst": 1, "epoch": 0, **GOOD[kind], **changed}
     payload = [bytes(8)] if kind in ("request", "reply", "partial") else []
-    return [msgpack.packb([m.VERSION, "run", head]), *payload]
+    return [sealed(head), *payload]
 
 
 @pytest.mark.parametrize("kind", GOOD)
@@ -200,12 +206,23 @@ def test_a_checksum_tells_any_flipped_bit() -> None:
         assert packet._replace(payload=other).damaged
 
 
+@pytest.mark.parametrize("message", [REPLY, m.Beat(0, 1, 5), m.Ready(1, 0, 5, 0, (3,))])
+def test_so_does_that_of_a_header(message: m.Message) -> None:
+    """Damage there must not pass for another exchange, worker, version or run."""
+    [header, *_] = wire(Packet(message))
+    for bit in range(8 * len(header)):
+        damaged = bytearray(header)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ProtocolError):
+            m.decode([bytes(damaged), bytes(4)], "run", DTYPES[0], LIMIT)
+
+
 def test_another_run_and_another_version_in_words() -> None:
     beat = {"kind": "beat", "src": 0, "dst": 1, "epoch": 0}
     with pytest.raises(PeerRefused, match="belongs to run 'other', this worker to run 'run'"):
-        m.decode([msgpack.packb([m.VERSION, "other", beat])], "run", DTYPES[0], LIMIT)
-    with pytest.raises(PeerRefused, match="speaks protocol version 7, this worker 2"):
-        m.decode([msgpack.packb([7, "run", beat])], "run", DTYPES[0], LIMIT)
+        m.decode([sealed(beat, "other")], "run", DTYPES[0], LIMIT)
+    with pytest.raises(PeerRefused, match=f"speaks protocol version 7, this worker {m.VERSION}"):
+        m.decode([sealed(beat, version=7)], "run", DTYPES[0], LIMIT)
 
 
 @pytest.mark.parametrize(
