@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from decent.cli.options import Options
 from decent.folder import write_atomic
@@ -77,6 +76,8 @@ def chaos(
       decent chaos --rate 5 --duration 100 --seed 3 --codec int8
       decent chaos digits -n 6 --faults partition,pause --json
     """
+    from rich.console import Console
+
     from decent import chaos as room
     from decent.chaos.faults import check_kinds
     from decent.cli import run
@@ -98,6 +99,8 @@ def chaos(
 
 def _watched(made: Plan, wanted: Wanted) -> tuple[dict[str, Any], Path]:
     """Make the run and show how it goes; the verdict, and the run's folder."""
+    from rich.console import Console
+
     from decent import chaos as room
     from decent import observe
     from decent.cli.folder import new_folder
