@@ -144,10 +144,18 @@ class Fetch(Wave, frozen=True):
 
 
 class Result(Wave, frozen=True):
-    """One chunk of the weighted mean."""
+    """One chunk of the weighted mean, over all but the dead `of` the tree that it was made on."""
 
     chunk: Count
+    of: tuple[Count, ...]
     check: Check
+
+
+class Held(Wave, frozen=True):
+    """The sender has had a whole result since an earlier tree, that without the dead `of`, and adds
+    nothing to another: fetch that one."""
+
+    of: tuple[Count, ...]
 
 
 class Done(Wave, frozen=True):
@@ -178,6 +186,7 @@ Any_ = (
     | Partial
     | Fetch
     | Result
+    | Held
     | Done
     | Close
     | Obituary
