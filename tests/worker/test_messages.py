@@ -58,7 +58,7 @@ def sealed(body: Any, run: str = "run", version: int = m.VERSION) -> bytes:
 
 
 REPLY = m.Reply(0, 1, 0, 0, 0, 0, 0)
-RESULT = m.Result(0, 1, 0, 0, (), 0, 0)
+RESULT = m.Result(0, 1, 0, 0, (), 0, (), 0)
 SHAPE = "not \\[version, run, message, …\\]"
 
 
@@ -198,7 +198,7 @@ def test_what_is_out_of_bounds_is_refused_in_words(kind: str, changed: dict[str,
 
 def test_a_checksum_tells_any_flipped_bit() -> None:
     values = np.random.default_rng(0).normal(size=50).astype("f4")
-    packet = Packet(m.Result(0, 1, 0, 0, (), 0, m.checksum(values)), values)
+    packet = Packet(m.Result(0, 1, 0, 0, (), 0, (), m.checksum(values)), values)
     assert not packet.damaged
     for bit in range(8 * values.nbytes):
         other = values.copy()
