@@ -1,10 +1,12 @@
 """A task whose steps take at least so long: a run under faults lasts as long as they do.
 
-Any task may be inside; all but the time it takes is its own. Who has stood still does not catch up.
+Any task may be inside; all but the time it takes is its own. Who has stood still catches up, so
+that all workers come to the merge while faults go on.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -17,12 +19,14 @@ class Paced:
     ) -> None:
         from decent.learning.task import load
 
-        self.step_s, self._due_s = step_s, 0.0
+        self.step_s, self._due_s = step_s, math.nan
         self._task = load(task, seed, **options)
 
     def loss(self, model: Any, batch: Any) -> Any:
+        if math.isnan(self._due_s):
+            self._due_s = time.monotonic()
         time.sleep(max(0.0, self._due_s - time.monotonic()))
-        self._due_s = time.monotonic() + self.step_s
+        self._due_s += self.step_s
         return self._task.loss(model, batch)
 
     def __getattr__(self, name: str) -> Any:
