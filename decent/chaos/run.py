@@ -31,19 +31,19 @@ from decent.worker.messages import HEADER_BYTES
 
 FILE = "chaos.json"
 TASK = "decent.chaos.paced:Paced"
-TAIL_S = 10.0
-"""faults go on for so long after training has ended: the merge is to have some too"""
 STILL_S, STILL = 45.0, 3.0
 """what counts as a hang: seconds without progress, and in parts of the time until a peer is dead"""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which faults, how many a second, for how long."""
+    """Which faults, how many a second, for how long: while training lasts, and `tail_s` beyond, as
+    the merge is to have some too."""
 
     kinds: tuple[Kind, ...] = faults.KINDS
     rate: float = 4.0
     duration_s: float = 30.0
+    tail_s: float = 10.0
 
     def __post_init__(self) -> None:
         for name, value in (("--rate", self.rate), ("--duration", self.duration_s)):
@@ -76,7 +76,7 @@ def prepared(config: Config, wanted: Wanted, shared_memory: bool = False) -> Con
 def plan(config: Config, wanted: Wanted) -> list[Fault]:
     """The faults that this run has coming."""
     return faults.plan(
-        config.seed, wanted.kinds, wanted.rate, wanted.duration_s + TAIL_S,
+        config.seed, wanted.kinds, wanted.rate, wanted.duration_s + wanted.tail_s,
         config.make_topology(), config.runtime.dead_s,
     )  # fmt: skip
 

@@ -57,8 +57,8 @@ def lines(file: Path) -> list[dict[str, Any]]:
 
 
 def test_survivors_balance_and_merge(tmp_path: Path, watcher: Watcher) -> None:
-    wanted = Wanted(rate=8.0, duration_s=5.0)
-    prepare = prepared(config("seed=4"), wanted)
+    wanted = Wanted(rate=8.0, duration_s=5.0, tail_s=2.0)
+    prepare = prepared(config("seed=7"), wanted)
     found = chaos(prepare, wanted, tmp_path, on_status=watcher)
     assert found["ok"], found["culprits"]
     assert len(found["killed"]) == 1
