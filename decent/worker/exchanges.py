@@ -84,6 +84,7 @@ class Exchanges:
             to_epoch=peer.epoch,
             seq=exchange.seq,
             chunk=chunk,
+            asked_s=now_s,
             settled=exchange.settled,
             mix=exchange.mix,
         )
@@ -157,8 +158,9 @@ class Exchanges:
 
     def _reply(self, peer: Peer, request: m.Request, payload: Array) -> None:
         self.context.send(
-            peer.id, m.Reply, payload, to_epoch=peer.epoch, seq=request.seq, chunk=request.chunk
-        )
+            peer.id, m.Reply, payload, to_epoch=peer.epoch, seq=request.seq, chunk=request.chunk,
+            asked_s=request.asked_s,
+        )  # fmt: skip
 
     def _decline(self, peer: Peer, request: m.Request, reason: str, now_s: float) -> None:
         self.context.send(
@@ -189,7 +191,7 @@ class Exchanges:
             self._diagnose(reply.chunk, ours, now_s)
             return
         span = self.slots.span(reply.chunk)
-        exchange.land(reply.chunk, span.stop - span.start, squared, now_s)
+        exchange.land(reply.chunk, span.stop - span.start, squared, now_s - reply.asked_s)
         self.context.trace("apply", now_s, peer=peer.id, seq=exchange.seq, chunk=reply.chunk)
         self._fill(peer, exchange, now_s)
         if exchange.complete:

@@ -81,10 +81,12 @@ class Addressed(Message, frozen=True):
 
 class Request(Addressed, frozen=True):
     """Chunk `chunk` of exchange `seq`; `mix` are the coefficients b both ends use.
-    `settled`: replies to chunks below this need not be remembered any longer."""
+    `settled`: replies to chunks below this need not be remembered any longer. `asked_s`: the
+    sender's time, which the reply gives back: it tells what of several askings it answers."""
 
     seq: Count
     chunk: Count
+    asked_s: Real
     settled: Count
     mix: Annotated[tuple[Real, ...], msgspec.Meta(max_length=SLOTS)]
     check: Check
@@ -95,6 +97,7 @@ class Reply(Addressed, frozen=True):
 
     seq: Count
     chunk: Count
+    asked_s: Real
     check: Check
 
 

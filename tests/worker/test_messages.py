@@ -57,7 +57,7 @@ def sealed(body: Any, run: str = "run", version: int = m.VERSION) -> bytes:
     return msgspec.msgpack.encode((version, run, raw, m._check(version, run, raw)))
 
 
-REPLY = m.Reply(0, 1, 0, 0, 0, 0, 0)
+REPLY = m.Reply(0, 1, 0, 0, 0, 0, 0.0, 0)
 RESULT = m.Result(0, 1, 0, 0, (), 0, (), 0)
 SHAPE = "not \\[version, run, message, …\\]"
 
@@ -158,8 +158,16 @@ def test_malformed_frames_in_words(frames: list[bytes], words: str) -> None:
 
 
 GOOD: dict[str, Any] = {
-    "request": {"seq": 3, "chunk": 2, "settled": 1, "mix": [0.5], "check": 9, "to_epoch": 4},
-    "reply": {"seq": 3, "chunk": 2, "check": 9, "to_epoch": 4},
+    "request": {
+        "seq": 3,
+        "chunk": 2,
+        "asked_s": 1.5,
+        "settled": 1,
+        "mix": [0.5],
+        "check": 9,
+        "to_epoch": 4,
+    },
+    "reply": {"seq": 3, "chunk": 2, "asked_s": 1.5, "check": 9, "to_epoch": 4},
     "settled": {"seq": 3, "to_epoch": 4},
     "partial": {"round": 0, "dead": [], "chunk": 2, "weight": 1.5, "check": 9},
     "fetch": {"round": 0, "dead": [3], "chunk": 2},
