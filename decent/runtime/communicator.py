@@ -32,7 +32,7 @@ from decent.runtime.rendezvous import Rendezvous
 from decent.runtime.wire import Wire
 from decent.transport.curve import Curve, keys_in, new_keys
 from decent.transport.zeromq import Arrival, Refusal, ZeroMQ
-from decent.worker import Ledger, Reduction, Worker
+from decent.worker import Ledger, Reduction, Worker, frames
 from decent.worker import messages as m
 from decent.worker.context import TRACED
 from decent.worker.ledger import FILE
@@ -58,7 +58,7 @@ class Communicator:
         self._books = Journal(None if kept is None else home / FILE)
         ledger = None if kept is None else Ledger(self._books, spec.seed, kept, board.stepped)
         epoch = time.time_ns() // 1_000_000
-        frame_bytes = max(spec.limits.chunk * np.dtype(spec.dtype).itemsize, m.HEADER_BYTES)
+        frame_bytes = max(spec.limits.chunk * np.dtype(spec.dtype).itemsize, frames.HEADER_BYTES)
         name = f"{spec.run}/{spec.me}/{epoch}"
         self.rendezvous = Rendezvous(Path(spec.folder))
         self._keyring = security.Keyring(spec.topology, self.rendezvous)
@@ -229,7 +229,8 @@ class Communicator:
             return False
         addresses = self.spec.topology.addresses
         address = addresses[peer] if addresses else None
-        address = address or self.rendezvous.lookup(peer)
+        via = self.rendezvous.via(peer, self.spec.me)
+        address = via or address or self.rendezvous.lookup(peer)
         key = self._keyring.key(peer) if self.spec.encrypt else None
         if address is None or (self.spec.encrypt and key is None):
             return False
@@ -281,7 +282,7 @@ class Communicator:
         else:
             self.worker.context.refuse(str(error), self.now())
         refusal = m.Refuse(src=self.spec.me, dst=-1, epoch=0, reason=str(error))
-        self.transport.answer(arrival.route, m.encode(m.Packet(refusal), self.spec.run))
+        self.transport.answer(arrival.route, frames.encode(m.Packet(refusal), self.spec.run))
 
 
 def main() -> None:

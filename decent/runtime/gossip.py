@@ -135,7 +135,7 @@ class Gossip:
             self._optimizer.register_step_pre_hook(self._before),
             self._optimizer.register_step_post_hook(self._after),
         ]
-        self._report(state="starting")
+        self._report(state="starting", communicator=self._partner.pid)
         self._partner.hear("ready", spec.limits.start_s + PATIENCE_S)
         self._report(state="ready")
         self.world.gate()

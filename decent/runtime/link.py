@@ -121,6 +121,11 @@ class Partner:
         self._me, self._meanwhile = spec.me, meanwhile
         self._process, self._line = start(spec, board_fd)
 
+    @property
+    def pid(self) -> int:
+        """Of the communicator."""
+        return self._process.pid
+
     def say(self, **words: Any) -> None:
         try:
             self._line.send_bytes(msgpack.packb(words))

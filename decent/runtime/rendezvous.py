@@ -1,6 +1,8 @@
 """How workers find one another: a folder that all can read, one small file for each worker.
 
-No process serves it, so none can be lost; a worker that restarts writes its file anew.
+No process serves it, so none can be lost; a worker that restarts writes its file anew. Where
+something stands between two workers, `via/<lower>-<higher>.json` says where the higher is to dial
+instead.
 """
 
 from __future__ import annotations
@@ -42,16 +44,32 @@ class Rendezvous:
         found = self._said(worker).get("key")
         return found if isinstance(found, str) else None
 
+    def publish_via(self, lower: int, higher: int, address: str) -> None:
+        write_json(self._via(lower, higher), {"address": address})
+
+    def via(self, lower: int, higher: int) -> str | None:
+        """Where to dial across that edge instead of the lower's own address, if anywhere."""
+        found = _read(self._via(lower, higher)).get("address")
+        return found if isinstance(found, str) else None
+
+    def _via(self, lower: int, higher: int) -> Path:
+        return self._run / "via" / f"{lower}-{higher}.json"
+
     def lookup(self, worker: int) -> str | None:
         """Where `worker` listens; None if it has not said so yet."""
         found = self._said(worker).get("address")
         return found if isinstance(found, str) and found.startswith(SCHEMES) else None
 
     def _said(self, worker: int) -> dict[str, Any]:
-        """All that it has published; nothing if that is not there yet, or is nonsense."""
-        try:
-            with (worker_folder(self._run, worker) / "endpoint.json").open("rb") as file:
-                found = json.loads(file.read(LARGEST))
-        except (OSError, ValueError, RecursionError):
-            return {}
-        return found if isinstance(found, dict) else {}
+        """All that it has published."""
+        return _read(worker_folder(self._run, worker) / "endpoint.json")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """What stands there; nothing if there is nothing yet, or nonsense."""
+    try:
+        with path.open("rb") as file:
+            found = json.loads(file.read(LARGEST))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

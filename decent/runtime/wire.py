@@ -12,6 +12,7 @@ from decent.runtime.board import Board
 from decent.runtime.rendezvous import Rendezvous
 from decent.transport.shared import Place, Shortcuts, Values
 from decent.transport.zeromq import Arrival
+from decent.worker import frames
 from decent.worker import messages as m
 from decent.worker.near import Near
 
@@ -50,14 +51,14 @@ class Wire:
             assert packet.payload is not None
             answer, key = not isinstance(message, m.Request), (message.seq, message.chunk)
             mark = self.shortcuts.outgoing(message.dst, answer, key, packet.payload)
-        return m.encode(packet, self._spec.run, mark)
+        return frames.encode(packet, self._spec.run, mark)
 
     def decode(self, arrival: Arrival) -> m.Packet:
         """What has arrived. Raises PeerRefused, ProtocolError."""
         spec, near = self._spec, self.shortcuts
         sender = self._claimed(arrival)
         find = None if near is None else partial(near.find, sender)
-        packet = m.decode(arrival.frames, spec.run, self._dtype, spec.limits.chunk, find)
+        packet = frames.decode(arrival.frames, spec.run, self._dtype, spec.limits.chunk, find)
         security.check_sender(arrival, packet.message, spec.me)
         if isinstance(packet.message, m.Look):
             return packet._replace(payload=self._seen(sender, packet.message.chunk))

@@ -62,7 +62,7 @@ class Place:
     def of(cls, known: Any) -> Place | None:
         """From what `published` made; None where it is nothing of the kind."""
         try:
-            values = known["values"] and Values(**known["values"])
+            values = None if known["values"] is None else Values(**known["values"])
             place = cls(**{**known, "values": values})
         except (TypeError, KeyError):
             return None

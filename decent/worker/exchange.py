@@ -41,10 +41,8 @@ class InFlight:
     """A chunk that was sent and not yet answered. `said`: None where the peer was to look."""
 
     said: Said | None
-    sent_s: float
     retry_at_s: float
     pause_s: float
-    repeated: bool = False
 
 
 @dataclass
@@ -74,21 +72,20 @@ class Exchange:
 
     def fly(self, chunk: int, said: Said | None, now_s: float) -> None:
         pause_s = self.round_trip.pause_s(self.limits)
-        self.flying[chunk] = InFlight(said, now_s, now_s + pause_s, pause_s)
+        self.flying[chunk] = InFlight(said, now_s + pause_s, pause_s)
 
     def overdue(self, now_s: float) -> Iterator[int]:
-        """Chunks to send again, each after twice the pause before."""
+        """Chunks to send again, each after twice the pause before, up to a limit: bad luck with one
+        must not hold up the edge."""
         for chunk, flight in self.flying.items():
             if flight.retry_at_s <= now_s:
-                flight.repeated = True
                 flight.pause_s = self.round_trip.double(flight.pause_s, self.limits)
                 flight.retry_at_s = now_s + flight.pause_s
                 yield chunk
 
-    def land(self, chunk: int, values: int, squared: float, now_s: float) -> None:
-        flight = self.flying.pop(chunk)
-        if not flight.repeated:
-            self.round_trip.measure(now_s - flight.sent_s)
+    def land(self, chunk: int, values: int, squared: float, took_s: float) -> None:
+        del self.flying[chunk]
+        self.round_trip.measure(took_s)
         self.mixed += values
         self.squared += squared
 

@@ -78,9 +78,11 @@ class Exchanges:
             exchange.fly(chunk, said, now_s)
             self._ask(peer, exchange, chunk, now_s)
 
-    def _ask(self, peer: Peer, exchange: Exchange, chunk: int, now_s: float) -> None:
+    def _ask(
+        self, peer: Peer, exchange: Exchange, chunk: int, now_s: float, again: bool = False
+    ) -> None:
         flight = exchange.flying[chunk]
-        if flight.said is None and flight.repeated:  # it has not seen it
+        if flight.said is None and again:  # it has not seen it
             peer.blind, exchange.looks = True, False
             flight.said = self.mixing.say(peer.id, chunk, now_s)
         self.context.send(
@@ -90,6 +92,7 @@ class Exchanges:
             to_epoch=peer.epoch,
             seq=exchange.seq,
             chunk=chunk,
+            asked_s=now_s,
             settled=exchange.settled,
             mix=exchange.mix,
         )
@@ -147,8 +150,9 @@ class Exchanges:
     def _reply(self, peer: Peer, request: m.Asking) -> None:
         kind, payload = peer.answers.replies[request.chunk]
         self.context.send(
-            peer.id, kind, payload, to_epoch=peer.epoch, seq=request.seq, chunk=request.chunk
-        )
+            peer.id, kind, payload, to_epoch=peer.epoch, seq=request.seq, chunk=request.chunk,
+            asked_s=request.asked_s,
+        )  # fmt: skip
 
     def _decline(self, peer: Peer, request: m.Asking, reason: str, now_s: float) -> None:
         self.context.send(
@@ -177,7 +181,8 @@ class Exchanges:
         except Overwritten:  # it will be asked for again
             self.context.stats.refused += 1
             return
-        exchange.land(reply.chunk, self.mixing.coder.size(reply.chunk), squared, now_s)
+        took_s = now_s - reply.asked_s
+        exchange.land(reply.chunk, self.mixing.coder.size(reply.chunk), squared, took_s)
         self.context.trace("apply", now_s, peer=peer.id, seq=exchange.seq, chunk=reply.chunk)
         self._fill(peer, exchange, now_s)
         if exchange.complete:
@@ -224,7 +229,7 @@ class Exchanges:
         for exchange in self.open.values():
             for chunk in exchange.overdue(now_s):
                 self.context.stats.repeated += 1
-                self._ask(peers[exchange.peer], exchange, chunk, now_s)
+                self._ask(peers[exchange.peer], exchange, chunk, now_s, again=True)
 
     def next_s(self) -> float:
         return min((exchange.retry_at_s() for exchange in self.open.values()), default=math.inf)

@@ -27,5 +27,5 @@ class Limits:
     """before the merge asks for anything again"""
     retry_least_s: float = 0.25
     """beyond the mean round trip, before a chunk is asked for again; doubles at each attempt"""
-    retry_most_s: float = 60.0
-    """before a chunk is asked for again, at most"""
+    retry_most_s: float = 8.0
+    """before a chunk is asked for again, at most, unless answers take longer"""

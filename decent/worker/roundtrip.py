@@ -2,10 +2,12 @@
 
     first sample R     mean ← R,   deviation ← R/2
     further ones       deviation ← ¾·deviation + ¼·|mean − R|,   mean ← ⅞·mean + ⅛·R
-    pause              mean + max(least, 4·deviation), at most `most`
+    pause              mean + max(least, 4·deviation)
 
-as TCP does it (RFC 6298). The answer to what was said twice is no sample, since it may be to
-either (Karn's rule): a pause that had to be doubled holds until the next sample. Seconds.
+as TCP does it (RFC 6298). An answer says which asking it is to (as in RFC 7323), so that every one
+is a sample, also where a chunk was asked for more than once. What is asked for in vain is asked for
+again after twice the pause before, up to a limit: the peer shows signs of life all the while, so it
+is bad luck and no congestion, which would show in the samples. Seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ class RoundTrip:
 
     mean_s: float | None = None
     deviation_s: float = 0.0
-    _doubled_s: float = 0.0
 
     def measure(self, sample_s: float) -> None:
         """It took so long to be answered."""
@@ -31,15 +32,11 @@ class RoundTrip:
         else:
             self.deviation_s += (abs(self.mean_s - sample_s) - self.deviation_s) / 4
             self.mean_s += (sample_s - self.mean_s) / 8
-        self._doubled_s = 0.0
 
     def pause_s(self, limits: Limits) -> float:
         """How long to wait for an answer."""
-        pause_s = (self.mean_s or 0.0) + max(limits.retry_least_s, 4 * self.deviation_s)
-        return min(limits.retry_most_s, max(pause_s, self._doubled_s))
+        return (self.mean_s or 0.0) + max(limits.retry_least_s, 4 * self.deviation_s)
 
     def double(self, pause_s: float, limits: Limits) -> float:
         """How long to wait next, where waiting `pause_s` was in vain."""
-        pause_s = min(limits.retry_most_s, 2 * pause_s)
-        self._doubled_s = max(self._doubled_s, pause_s)
-        return pause_s
+        return min(2 * pause_s, max(limits.retry_most_s, self.pause_s(limits)))

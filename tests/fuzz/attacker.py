@@ -17,6 +17,7 @@ from random import Random
 import numpy as np
 import zmq
 
+from decent.worker import frames as wired
 from decent.worker import messages as m
 
 from . import mutations
@@ -43,11 +44,11 @@ def names(random: Random, run: str) -> bytes:
 def pool(random: Random, run: str) -> list[list[bytes]]:
     """Messages of other runs, and of this one: malformed, or from workers that are none."""
     strange = [packet._replace(message=_from(packet.message, 7)) for packet in PACKETS]
-    own = [[bytes(frame) for frame in m.encode(packet, run)] for packet in strange]
+    own = [[bytes(frame) for frame in wired.encode(packet, run)] for packet in strange]
     valid = [(frames[0], frames[1] if len(frames) > 1 else None) for frames in own]
     rng = np.random.default_rng(random.getrandbits(32))
     made = [*mutations.some(POOL, rng, valid, 1024), *own * 200]
-    made += [[bytes(each) for each in m.encode(packet, "other")] for packet in strange] * 200
+    made += [[bytes(each) for each in wired.encode(packet, "other")] for packet in strange] * 200
     random.shuffle(made)
     return [[bytes(frame) for frame in frames] or [b""] for frames in made]
 

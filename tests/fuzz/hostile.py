@@ -49,7 +49,11 @@ class Liar:
             name: given[name] if name in given else self.field(name, kind, chunk, payload)
             for name in kind.__struct_fields__
         }
-        return Packet(kind(**fields), payload)
+        if payload is None:
+            return Packet(kind(**fields))
+        right = self.random.random() < 0.95
+        check = m.checksum(payload) if right else self.random.getrandbits(64)
+        return Packet(kind(**fields), payload, check)
 
     def field(self, name: str, kind: type[m.Message], chunk: int, payload: Any) -> Any:
         match name:
@@ -63,9 +67,10 @@ class Liar:
                 return chunk
             case "settled":
                 return self.random.choice([0, 0, chunk, *HUGE])
-            case "check":
-                right = self.random.random() < 0.95
-                return m.checksum(payload) if right else self.random.getrandbits(64)
+            case "asked_s":
+                return self.random.choice([0.0, 1.0, -1e300, 1e300])
+            case "of":
+                return self.dead()
             case "round":
                 return self.random.choice([0, 0, 0, 1, *HUGE])
             case "weight":

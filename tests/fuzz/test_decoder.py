@@ -10,6 +10,7 @@ import pytest
 
 from decent.errors import PeerRefused, ProtocolError
 from decent.worker import Packet
+from decent.worker import frames as wired
 from decent.worker import messages as m
 
 from . import mutations
@@ -25,15 +26,18 @@ PACKETS = [
     Packet(m.Refuse(1, -1, 7, "no, for a reason")),
     Packet(m.Beat(1, 0, 7)),
     Packet(m.Gone(1, 0, 7, "its training process died")),
-    Packet(m.Request(1, 0, 7, 7, 300, 4, 2, (0.5, -1.25), 2**63), BYTES),
-    Packet(m.Reply(1, 0, 7, 7, 300, 4, m.checksum(BYTES)), BYTES),
+    Packet(m.Request(1, 0, 7, 7, 300, 4, 1.5, 2, (0.5, -1.25)), BYTES),
+    Packet(m.Look(1, 0, 7, 7, 300, 4, 1.5, 2, (0.5, -1.25))),
+    Packet(m.Reply(1, 0, 7, 7, 300, 4, 1.5), BYTES),
+    Packet(m.Change(1, 0, 7, 7, 300, 4, 1.5), BYTES),
     Packet(m.Decline(1, 0, 7, 7, 300, 4, "merging")),
     Packet(m.Settled(1, 0, 7, 7, 300)),
     Packet(m.Ready(1, 0, 7, 0, (2, 300))),
     Packet(m.Collect(1, 0, 7, 0, (), 5)),
-    Packet(m.Partial(1, 0, 7, 0, (3,), 5, 1.5, m.checksum(VALUES)), VALUES),
+    Packet(m.Partial(1, 0, 7, 0, (3,), 5, 1.5), VALUES),
     Packet(m.Fetch(1, 0, 7, 0, (), 5)),
-    Packet(m.Result(1, 0, 7, 0, (), 5, m.checksum(VALUES)), VALUES),
+    Packet(m.Result(1, 0, 7, 0, (), 5, (2,)), VALUES),
+    Packet(m.Held(1, 0, 7, 0, (), (2, 300))),
     Packet(m.Done(1, 0, 7, 0, ())),
     Packet(m.Close(1, 0, 7, 0, ())),
     Packet(m.Obituary(1, 0, 7, 0, tuple(range(500)))),
@@ -43,7 +47,7 @@ VALID = mutations.once_each(PACKETS)
 
 def attempt(frames: list[Any], tally: Tally) -> Packet | None:
     try:
-        packet = m.decode(frames, RUN, FLOAT, LIMIT)
+        packet = wired.decode(frames, RUN, FLOAT, LIMIT)
     except (ProtocolError, PeerRefused) as error:
         tally.refused(error)
         return None
@@ -52,13 +56,14 @@ def attempt(frames: list[Any], tally: Tally) -> Packet | None:
 
 
 def again_the_same(packet: Packet) -> None:
-    frames = [bytes(frame) for frame in m.encode(packet, RUN)]
-    message, payload = m.decode(frames, RUN, FLOAT, LIMIT)
+    frames = [bytes(frame) for frame in wired.encode(packet, RUN)]
+    message, payload, check, _ = wired.decode(frames, RUN, FLOAT, LIMIT)
     assert message == packet.message
     assert (payload is None) == (packet.payload is None)
     if payload is not None and packet.payload is not None:
         assert payload.dtype == packet.payload.dtype
         assert payload.tobytes() == packet.payload.tobytes()
+        assert check == m.checksum(payload)
         assert 0 < payload.nbytes <= LIMIT * FLOAT.itemsize
 
 
@@ -94,7 +99,7 @@ def test_no_frame_costs_more_memory_than_itself() -> None:
             before = tracemalloc.get_traced_memory()[0]
             attempt(frames, tally)
             grown = tracemalloc.get_traced_memory()[1] - before
-            header = min(m.HEADER_BYTES, len(frames[0])) if frames else 0
+            header = min(wired.HEADER_BYTES, len(frames[0])) if frames else 0
             assert grown <= 16_384 + 32 * header, frames[0][:40]
             worst = max(worst, grown)
     finally:
@@ -105,8 +110,8 @@ def test_no_frame_costs_more_memory_than_itself() -> None:
 
 def bombs() -> list[list[bytes]]:
     """Headers of the largest size that are as costly as they can be made."""
-    room = m.HEADER_BYTES - 200
-    kind = b"\x93\x02" + bytes([0xA0 + len(RUN)]) + RUN.encode()
+    room = wired.HEADER_BYTES - 200
+    kind = b"\x96\x04" + bytes([0xA0 + len(RUN)]) + RUN.encode()
     start = (
         kind + b"\x86\xa4kind\xa8obituary\xa3src\x01\xa3dst\x00\xa5epoch\x07\xa5round\x00\xa4dead"
     )
@@ -124,8 +129,8 @@ def bombs() -> list[list[bytes]]:
         [start + b"\x91" * room],
         [start + b"\x81\xa0" * (room // 2)],
         [kind + b"\xdd" + count + b"\x90" * room],
-        [b"\x93\xdd" + count + b"\x90" * room],
-        [b"\x93\x02\xdb" + count + b"x" * room],
+        [b"\x96\xdd" + count + b"\x90" * room],
+        [b"\x96\x04\xdb" + count + b"x" * room],
         [b"\xdd" + count + b"\x90" * room],
         [b"\xdf" + (room // 2).to_bytes(4, "big") + b"\xa0\x90" * (room // 2)],
     ]

@@ -36,10 +36,10 @@ def worker(dtype: str = "f8", met: bool = True) -> tuple[Worker, list[dict[str, 
 
 
 def request(src: int = 0, chunk: int = 0, mix: float = 0.5, value: float = 1.0, dtype: str = "f8",
-            **fields: Any) -> Packet:  # fmt: skip
+            check: int | None = None, **fields: Any) -> Packet:  # fmt: skip
     payload = np.full(4, value, dtype).view(np.uint8)
-    head = {"seq": 1, "settled": 0, "to_epoch": 0, "check": m.checksum(payload), **fields}
-    return Packet(m.Request(src, 1, 3, chunk=chunk, mix=(mix,), **head), payload)
+    head = {"seq": 1, "settled": 0, "to_epoch": 0, "asked_s": 0.0, **fields}
+    return Packet(m.Request(src, 1, 3, chunk=chunk, mix=(mix,), **head), payload, check)
 
 
 def said(by: Worker) -> list[m.Message]:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from decent.errors import PeerRefused, ProtocolError
 from decent.worker import Packet
+from decent.worker import frames as wired
 from decent.worker import messages as m
 
 from .common import examples
@@ -47,16 +48,23 @@ def packets(draw: st.DrawFn, dtype: np.dtype[Any] = DTYPES[0]) -> Packet:
 
 
 def wire(packet: Packet) -> list[bytes]:
-    return [bytes(frame) for frame in m.encode(packet, "run")]
+    return [bytes(frame) for frame in wired.encode(packet, "run")]
 
 
 def with_payload(message: m.Message) -> list[bytes]:
     return wire(Packet(message, np.zeros(8, np.uint8)))
 
 
-REPLY = m.Reply(0, 1, 0, 0, 0, 0)
-RESULT = m.Result(0, 1, 0, 0, (), 0)
-SHAPE = "not \\[version, run, message, check, place\\]"
+def sealed(
+    body: Any, check: Any = None, place: Any = None, run: str = "run", **given: int
+) -> bytes:
+    """A header with its checksum."""
+    return wired.seal(msgpack.packb(body), run, check, place, **given)
+
+
+REPLY = m.Reply(0, 1, 0, 0, 0, 0, 0.0)
+RESULT = m.Result(0, 1, 0, 0, (), 0, ())
+SHAPE = "not \\[version, run, message, …\\]"
 
 
 def test_every_message_is_tried() -> None:
@@ -71,7 +79,7 @@ def test_every_message_is_tried() -> None:
 @given(st.data(), st.sampled_from(DTYPES))
 def test_round_trip(data: st.DataObject, dtype: np.dtype[Any]) -> None:
     packet = data.draw(packets(dtype))
-    message, payload, check, _ = m.decode(wire(packet), "run", dtype, LIMIT)
+    message, payload, check, _ = wired.decode(wire(packet), "run", dtype, LIMIT)
     assert message == packet.message
     assert type(message) is type(packet.message)
     if packet.payload is None:
@@ -81,14 +89,9 @@ def test_round_trip(data: st.DataObject, dtype: np.dtype[Any]) -> None:
         assert check == m.checksum(packet.payload)
 
 
-def packed(body: Any, check: Any = None, place: Any = None) -> bytes:
-    frame: bytes = msgpack.packb([m.VERSION, "run", body, check, place])
-    return frame
-
-
 def decode_or_complain(frames: list[bytes]) -> Packet | None:
     try:
-        return m.decode(frames, "run", DTYPES[0], LIMIT)
+        return wired.decode(frames, "run", DTYPES[0], LIMIT)
     except (ProtocolError, PeerRefused):
         return None
 
@@ -122,9 +125,9 @@ def test_mutated_frames(data: st.DataObject, packet: Packet) -> None:
     elif change == "field":
         body = msgspec.to_builtins(packet.message)
         body[data.draw(st.sampled_from(sorted(body)))] = data.draw(ANYTHING)
-        frames[0] = packed(body, 7 if len(frames) == 2 else None)
+        frames[0] = sealed(body, 7 if len(frames) == 2 else None)
     elif change == "header":
-        header = data.draw(st.lists(ANYTHING, min_size=5, max_size=5) | ANYTHING)
+        header = data.draw(st.lists(ANYTHING, min_size=6, max_size=6) | ANYTHING)
         frames[0] = msgpack.packb(header)
     else:
         frames[1:] = data.draw(st.lists(st.binary(max_size=5 * LIMIT), max_size=2))
@@ -138,16 +141,16 @@ def test_mutated_frames(data: st.DataObject, packet: Packet) -> None:
     [
         ([], "0 frames"),
         ([b"", b"", b""], "3 frames"),
-        ([b"\x95"], "not msgpack"),
+        ([b"\x96"], "not msgpack"),
         ([b"\x91" * 5000 + b"\x01"], SHAPE),
         ([b"\xdd\xff\xff\xff\xff"], SHAPE),
-        ([b"\x95" + b"\x91" * 1000 + b"\x01\xa3run\x80"], SHAPE),
-        ([b"\x95\x03" + b"\x91" * 1000 + b"\x01\x80"], SHAPE),
-        ([b"\x95\x03\xa3run" + b"\x91" * 10_000 + b"\x01"], "not msgpack"),
-        ([msgpack.packb([m.VERSION, "run"])], SHAPE),
-        ([packed({"kind": "gossip"})], "malformed header"),
-        ([packed({"kind": "beat", "src": 0, "dst": 1})], "epoch"),
-        ([bytes(m.HEADER_BYTES + 1)], "the limit is"),
+        ([b"\x96" + b"\x91" * 1000 + b"\x01\xa3run\x80"], SHAPE),
+        ([b"\x96\x04" + b"\x91" * 1000 + b"\x01\x80"], SHAPE),
+        ([b"\x96\x04\xa3run" + b"\x91" * 10_000 + b"\x01"], "not msgpack"),
+        ([msgpack.packb([wired.VERSION, "run"])], SHAPE),
+        ([sealed({"kind": "gossip"})], "malformed header"),
+        ([sealed({"kind": "beat", "src": 0, "dst": 1})], "epoch"),
+        ([bytes(wired.HEADER_BYTES + 1)], "the limit is"),
         ([*wire(Packet(m.Beat(0, 1, 0))), b"1234"], "Beat with a payload"),
         (wire(Packet(REPLY)), "Reply without a payload"),
         ([*wire(Packet(REPLY)), b"1"], "Reply without a payload"),
@@ -159,12 +162,12 @@ def test_mutated_frames(data: st.DataObject, packet: Packet) -> None:
 )  # fmt: skip
 def test_malformed_frames_in_words(frames: list[bytes], words: str) -> None:
     with pytest.raises(ProtocolError, match=words):
-        m.decode(frames, "run", DTYPES[0], LIMIT)
+        wired.decode(frames, "run", DTYPES[0], LIMIT)
 
 
 GOOD: dict[str, Any] = {
-    "request": {"seq": 3, "chunk": 2, "settled": 1, "mix": [0.5], "to_epoch": 4},
-    "reply": {"seq": 3, "chunk": 2, "to_epoch": 4},
+    "request": {"seq": 3, "chunk": 2, "asked_s": 1.5, "settled": 1, "mix": [0.5], "to_epoch": 4},
+    "reply": {"seq": 3, "chunk": 2, "asked_s": 1.5, "to_epoch": 4},
     "settled": {"seq": 3, "to_epoch": 4},
     "partial": {"round": 0, "dead": [], "chunk": 2, "weight": 1.5},
     "fetch": {"round": 0, "dead": [3], "chunk": 2},
@@ -174,12 +177,12 @@ GOOD: dict[str, Any] = {
 def with_field(kind: str, **changed: Any) -> list[bytes]:
     head = {"kind": kind, "src": 0, "dst": 1, "epoch": 0, **GOOD[kind], **changed}
     payload = [bytes(8)] if kind in ("request", "reply", "partial") else []
-    return [packed(head, 9 if payload else None), *payload]
+    return [sealed(head, 9 if payload else None), *payload]
 
 
 @pytest.mark.parametrize("kind", GOOD)
 def test_what_is_within_bounds_is_taken(kind: str) -> None:
-    assert m.decode(with_field(kind), "run", DTYPES[0], LIMIT).message.src == 0
+    assert wired.decode(with_field(kind), "run", DTYPES[0], LIMIT).message.src == 0
 
 
 @pytest.mark.parametrize(
@@ -197,7 +200,7 @@ def test_what_is_within_bounds_is_taken(kind: str) -> None:
 def test_what_is_out_of_bounds_is_refused_in_words(kind: str, changed: dict[str, Any]) -> None:
     name = next(iter(changed))
     with pytest.raises(ProtocolError, match=rf"malformed header: .*\$\.{name}"):
-        m.decode(with_field(kind, **changed), "run", DTYPES[0], LIMIT)
+        wired.decode(with_field(kind, **changed), "run", DTYPES[0], LIMIT)
 
 
 def test_a_checksum_tells_any_flipped_bit() -> None:
@@ -210,12 +213,25 @@ def test_a_checksum_tells_any_flipped_bit() -> None:
         assert packet._replace(payload=other).damaged
 
 
+@pytest.mark.parametrize("message", [REPLY, m.Beat(0, 1, 5), m.Ready(1, 0, 5, 0, (3,))])
+def test_so_does_that_of_a_header(message: m.Message) -> None:
+    """Damage there must not pass for another exchange, worker, version or run."""
+    [header, *_] = wire(Packet(message))
+    for bit in range(8 * len(header)):
+        damaged = bytearray(header)
+        damaged[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(ProtocolError):
+            wired.decode([bytes(damaged), bytes(4)], "run", DTYPES[0], LIMIT)
+
+
 def test_another_run_and_another_version_in_words() -> None:
     beat = {"kind": "beat", "src": 0, "dst": 1, "epoch": 0}
     with pytest.raises(PeerRefused, match="belongs to run 'other', this worker to run 'run'"):
-        m.decode([msgpack.packb([m.VERSION, "other", beat, None, None])], "run", DTYPES[0], LIMIT)
-    with pytest.raises(PeerRefused, match="speaks protocol version 7, this worker 3"):
-        m.decode([msgpack.packb([7, "run", beat])], "run", DTYPES[0], LIMIT)
+        wired.decode([sealed(beat, run="other")], "run", DTYPES[0], LIMIT)
+    with pytest.raises(
+        PeerRefused, match=f"speaks protocol version 7, this worker {wired.VERSION}"
+    ):
+        wired.decode([sealed(beat, version=7)], "run", DTYPES[0], LIMIT)
 
 
 @pytest.mark.parametrize(
@@ -225,16 +241,16 @@ def test_a_header_that_claims_gigabytes_costs_nothing(claim: bytes) -> None:
     """Two billion elements, bytes or keys announced in five bytes."""
     tracemalloc.start()
     with pytest.raises(ProtocolError):
-        m.decode([claim + bytes(100)], "run", DTYPES[0], LIMIT)
+        wired.decode([claim + bytes(100)], "run", DTYPES[0], LIMIT)
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
 
 
 def test_payloads_are_not_copied() -> None:
     values = np.arange(8, dtype="<f4")
-    header, payload = m.encode(Packet(RESULT, values), "run")
+    header, payload = wired.encode(Packet(RESULT, values), "run")
     assert np.shares_memory(np.frombuffer(payload, "<f4"), values)
     frame = bytes(payload)
-    decoded = m.decode([header, frame], "run", DTYPES[0], LIMIT).payload
+    decoded = wired.decode([header, frame], "run", DTYPES[0], LIMIT).payload
     assert decoded is not None
     assert np.shares_memory(decoded, np.frombuffer(frame, "<f4"))
