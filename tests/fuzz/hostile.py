@@ -133,9 +133,9 @@ class Liar:
         if draw < 0.6:
             said = self.victim.codec.ask(values, np.zeros_like(values) if draw < 0.3 else None)
             return said.payload
-        if draw < 0.8:
-            return np.frombuffer(self.random.randbytes(values.nbytes), np.uint8)
-        return np.frombuffer(self.random.randbytes(self.random.randint(1, values.nbytes)), np.uint8)
+        size = values.nbytes if draw < 0.8 else self.random.randint(1, values.nbytes)
+        size += values.nbytes if self.tame else 0  # as values they might be anything
+        return np.frombuffer(self.random.randbytes(size), np.uint8)
 
     def values(self, size: int) -> np.ndarray[Any, Any]:
         dtype = self.victim.slots.array.dtype
