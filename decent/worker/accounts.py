@@ -14,8 +14,6 @@ basis; told in the papers' slots.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -183,23 +181,12 @@ class Accounts(Slots):
             account.expected += change @ account.expected
             account.events += 1
 
-    def _mix(
-        self,
-        chunk: int,
-        difference: Array,
-        mix: Array,
-        intact: Callable[[], bool] = lambda: True,
-    ) -> float | None:
+    def _note(self, chunk: int, scaled: Array, scale: float, size: float, mix: Array) -> None:
         account, kept = self._accounts.get(chunk), None
-        moved = self._probes(chunk, difference)  # now: later it may be overwritten
-        if account is not None and account.length < difference.size:
-            kept = self._probes(chunk, difference[: account.length])
-        squared = super()._mix(chunk, difference, mix, intact)
-        if squared is None:
-            return None
-        size = math.sqrt(squared)
+        moved = self._probes(chunk, scaled) / scale
         if account is not None:
+            if account.length < scaled.size:
+                kept = self._probes(chunk, scaled[: account.length]) / scale
             account.expected += np.outer(self.system.basis @ mix, moved if kept is None else kept)
             account.events += 1
         self.mixed[chunk] = Mixed(moved, size, tuple(map(float, mix)), kept)
-        return squared

@@ -23,6 +23,10 @@ from decent.errors import ModelError
 Array = np.ndarray[Any, Any]
 
 
+TAME = 1e-3
+"""coefficients above this and below its inverse: scaled by them, single precision keeps its range"""
+
+
 class Overwritten(Exception):
     """A payload in shared memory is no longer what was sent: it will be asked for again."""
 
@@ -165,18 +169,19 @@ class Slots:
         mix: Array,
         intact: Callable[[], bool] = lambda: True,
     ) -> float | None:
-        with np.errstate(over="ignore", invalid="ignore"):
-            squared = float(np.dot(difference, difference))
         coefficients = self.system.basis @ mix
-        largest = max(1.0, float(np.abs(coefficients).max()))
-        if not math.sqrt(squared) * largest < self._most:
-            return None
-        rows = self.array[:, self.span(chunk)]
         slots = np.argsort(-np.abs(coefficients))  # the largest first: no ratio overflows
-        scale, scaled = float(coefficients[slots[0]]), self._scaled[: difference.size]
-        np.multiply(difference, scale, out=scaled)
-        if not intact():  # from here on it is not read again
-            raise Overwritten
+        largest = float(coefficients[slots[0]])
+        scale = largest if TAME < abs(largest) < 1 / TAME else 1.0
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = np.multiply(difference, scale, out=self._scaled[: difference.size])
+            if not intact():  # from here on it is not read again
+                raise Overwritten
+            size = math.sqrt(float(np.dot(scaled, scaled))) / abs(scale)
+        if not size * max(1.0, abs(largest)) < self._most:
+            return None
+        self._note(chunk, scaled, scale, size, mix)
+        rows = self.array[:, self.span(chunk)]
         for slot in slots:
             if coefficients[slot]:
                 if coefficients[slot] != scale:
@@ -184,7 +189,10 @@ class Slots:
                     scale = float(coefficients[slot])
                 rows[slot] += scaled
                 self._resting[chunk] &= slot == 0
-        return squared
+        return size * size
+
+    def _note(self, chunk: int, scaled: Array, scale: float, size: float, mix: Array) -> None:
+        """What is about to be mixed: scaled/scale, with these coefficients. For the ledger."""
 
 
 def _combine(coefficients: Array, rows: Array) -> Array | None:
