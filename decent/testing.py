@@ -26,6 +26,7 @@ from decent.simulation.cluster import Pace as Pace
 from decent.simulation.network import Network
 from decent.topology import Topology
 from decent.worker import Clock, Codec, Ledger, Limits, UniformClock, Worker
+from decent.worker.snapshot import Tree
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
@@ -51,6 +52,7 @@ def cluster(
     seed: int = 0,
     follow: bool = True,
     codec: Codec | None = None,
+    checkpoint_every: int = 0,
     **options: Any,
 ) -> Cluster:
     """Workers at `initial` parameters (n, d), random normal by default, on a network without
@@ -61,15 +63,20 @@ def cluster(
         initial = stream(seed, "initial").normal(size=(topology.n, values))
     events = [] if trace is None else trace
 
-    def ledger(me: int) -> Ledger | None:
-        return None if ledgers is None else Ledger(ledgers.setdefault(me, []).append, seed)
+    def ledger(me: int, tree: Tree | None) -> Ledger | None:
+        if ledgers is None:
+            return None
+        lines = ledgers.setdefault(me, [])
+        if tree is not None:
+            del lines[tree["ledger"]["lines"] :]
+        return Ledger(lines.append, seed, anew=tree is None)
 
-    def make(me: int, epoch: int = 0) -> Worker:
+    def make(me: int, epoch: int = 0, tree: Tree | None = None) -> Worker:
         return Worker(
             me, topology, dynamics, as_schedule(schedule), dynamics.initial(initial[me]),
             seed=seed, steps=steps, clock=clock(), limits=limits, follow=follow, epoch=epoch,
             record=lambda event: events.append({"worker": me, **event}),
-            codec=codec, ledger=ledger(me),
+            codec=codec, ledger=ledger(me, tree), checkpoint_every=checkpoint_every,
         )  # fmt: skip
 
     workers = [make(me) for me in range(topology.n)]
@@ -106,6 +113,11 @@ def kill(worker: int, at_s: float) -> Fault:
 def restart(worker: int, at_s: float) -> Fault:
     """A new process takes the worker's place, and knows nothing of what was before."""
     return Fault(at_s, f"worker {worker} restarts", lambda cluster: cluster.restart(worker))
+
+
+def resume(at_s: float) -> Fault:
+    """All processes are killed, and go on from their newest checkpoints, if all have some."""
+    return Fault(at_s, "all go on from their checkpoints", _resume_all)
 
 
 def pause(worker: int, at_s: float, for_s: float) -> Fault:
@@ -145,6 +157,10 @@ def duplicate(share: float, at_s: float = 0.0, for_s: float = math.inf) -> Fault
 def corrupt(share: float, at_s: float = 0.0, for_s: float = math.inf) -> Fault:
     """Of a share of all payloads one bit is flipped on the way, beyond those already."""
     return _share("corrupt", share, at_s, for_s)
+
+
+def _resume_all(cluster: Cluster) -> None:
+    cluster.resume_all()
 
 
 def _share(name: str, share: float, at_s: float, for_s: float) -> Fault:

@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 from decent.errors import DecentError
 from decent.schedule import stream
 from decent.simulation.network import Network
-from decent.worker import Packet, Reduction, Worker
+from decent.worker import Packet, Reduction, Span, Worker, line
+from decent.worker.snapshot import Tree
 
 Durations = NDArray[np.float64]
 
@@ -67,8 +69,8 @@ class Cluster:
     """Workers, a network between them, and virtual time in seconds.
 
     `steps[i]` local steps of worker i are taken by `learner`; then it takes part in the merge with
-    weight `weights[i]`. Without a learner there are contacts but no gradients. `make(me, epoch)`
-    is how a worker that restarts begins anew.
+    weight `weights[i]`. Without a learner there are contacts but no gradients. `make(me, epoch,
+    tree)` is how a worker that restarts begins anew, or, with a checkpoint, to be restored from it.
     """
 
     def __init__(
@@ -82,7 +84,7 @@ class Cluster:
         faults: Iterable[Fault] = (),
         merge: bool = True,
         seed: int = 0,
-        make: Callable[[int, int], Worker] | None = None,
+        make: Callable[[int, int, Tree | None], Worker] | None = None,
     ) -> None:
         self.workers = {worker.me: worker for worker in workers}
         self._make = make
@@ -94,6 +96,8 @@ class Cluster:
         self.paused: set[int] = set()
         self.slowdown: dict[int, float] = {}  # worker → factor of its steps' durations
         self.merges: dict[int, Reduction] = {}
+        self.saved: dict[int, list[Tree]] = {me: [] for me in self.workers}  # checkpoints
+        self._life = 0  # how often all have been killed
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._wake_s = dict.fromkeys(self.workers, math.inf)
@@ -141,13 +145,33 @@ class Cluster:
 
     def restart(self, me: int) -> None:
         """A new process in the place of the worker's, which takes nothing over."""
+        self._replace(me, self.workers[me].context.epoch + 1)
+        self._begin(self.workers[me])
+
+    def resume_all(self) -> dict[int, Span]:
+        """Every process is killed, now, and what is on its way lost; all go on from the newest line
+        of checkpoints, which is returned. Where that lacks one, nothing is done."""
+        found = line({me: [_span(tree) for tree in own] for me, own in self.saved.items()})
+        if len(found) < len(self.workers):
+            return {}
+        self._life += 1
+        for me, span in found.items():
+            self.saved[me] = [tree for tree in self.saved[me] if tree["cut"] <= span.cut]
+            self._replace(me, self.saved[me][-1]["epoch"], self.saved[me][-1])
+        for worker in self.workers.values():
+            self._begin(worker)
+        return found
+
+    def _replace(self, me: int, epoch: int, tree: Tree | None = None) -> None:
+        """Another process in the place of the worker's, not yet begun."""
         assert self._make is not None
         for of_the_old in (self.down, self.died_s, self.merges, self._held):
             of_the_old.pop(me, None)
         self.paused.discard(me)
-        self.workers[me] = self._make(me, self.workers[me].context.epoch + 1)
+        self.workers[me] = self._make(me, epoch, tree)
         self._wake_s[me] = math.inf
-        self._begin(self.workers[me])
+        if tree is not None:
+            self.workers[me].restore(tree, self.now_s)
 
     def pause(self, me: int) -> None:
         self.paused.add(me)
@@ -205,11 +229,14 @@ class Cluster:
         self._after(worker)
 
     def _after(self, worker: Worker) -> None:
-        """Send what the worker has to say; wake it when it next has something to do."""
+        """Take a checkpoint if one is due, send what the worker has to say, and wake it when it
+        next has something to do."""
+        if worker.cuts.due_step <= worker.context.clock.steps:
+            self.saved[worker.me].append(worker.checkpoint(self.now_s))
         for packet in worker.outbox:
             for time_s in self.network.arrivals(packet, self.now_s):
                 copy = self.network.carried(packet)
-                self.at(time_s, lambda packet=copy: self._deliver(packet))  # type: ignore[misc]
+                self.at(time_s, partial(self._deliver, copy, self._life))
         worker.outbox.clear()
         wake_s = max(worker.wake_s(self.now_s), self.now_s + TICK_S)
         if wake_s < self._wake_s[worker.me]:
@@ -221,7 +248,11 @@ class Cluster:
             self._wake_s[worker.me] = math.inf
             self._run(worker, lambda worker: worker.poll(self.now_s))
 
-    def _deliver(self, packet: Packet) -> None:
+    def _deliver(self, packet: Packet, life: int) -> None:
         to = packet.message.dst
-        if to in self.workers:
+        if to in self.workers and life == self._life:
             self._run(self.workers[to], lambda worker: worker.receive(packet, self.now_s))
+
+
+def _span(tree: Tree) -> Span:
+    return Span(tree["since"], tree["cut"])

@@ -50,6 +50,7 @@ class Context:
     limits: Limits
     clock: Clock
     record: Record
+    cut: int = 0  # checkpoints taken: the index of the latest (see `cuts`)
     outbox: list[m.Packet] = field(default_factory=list)
     stats: Stats = field(default_factory=Stats)
     fatal: Exception | None = None
@@ -60,7 +61,7 @@ class Context:
         if payload is not None:
             fields["check"] = m.checksum(payload)
             self.stats.bytes_sent += payload.nbytes
-        message = kind(src=self.me, dst=to, epoch=self.epoch, **fields)
+        message = kind(src=self.me, dst=to, epoch=self.epoch, cut=self.cut, **fields)
         self.outbox.append(m.Packet(message, payload))
 
     def trace(self, event: str, now_s: float, **fields: Any) -> None:

@@ -18,7 +18,7 @@ import xxhash
 
 from decent.errors import PeerRefused, ProtocolError
 
-VERSION = 2
+VERSION = 3
 HEADER_BYTES = 16_384
 """A header is some hundred bytes; anything beyond this is not one of ours."""
 SLOTS = 64
@@ -31,9 +31,13 @@ Real = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 Weight = Annotated[float, msgspec.Meta(gt=0, le=1e300)]
 
 
-class Message(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag=str.lower
-):
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """How many checkpoints the sender has taken (see `cuts`)."""
+
+    cut: Count = 0
+
+
+class Message(Counted, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag=str.lower):
     """Sender, addressee, and the sender's incarnation: a restarted worker has a higher epoch."""
 
     src: Count

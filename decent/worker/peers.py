@@ -51,10 +51,10 @@ class Peer:
     def judge(self, now_s: float, limits: Limits) -> State | None:
         """The peer's state, if it has just changed for the worse."""
         before = self.state
-        silence_s = now_s - (self.heard_s if self.greeted else self.since_s)
+        silence_s = now_s - (self.since_s if before == "expected" else self.heard_s)
         if before == "dead":
             return None
-        if not self.greeted:
+        if before == "expected":
             self.state = "dead" if silence_s > limits.start_s else "expected"
         elif silence_s > limits.dead_s:
             self.state = "dead"

@@ -11,7 +11,9 @@ one small matrix, T_Q · exp(A_P (t − t₀)) · T_P⁻¹, applied to the S row
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -94,6 +96,23 @@ class Slots:
             result[:, self.span(chunk)] = inverse @ self.array[:, self.span(chunk)]
         return result
 
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs; arrays are the live ones."""
+        systems = list({id(each): each for each in [*self._systems, self.system]}.values())
+        return {
+            "array": self.array, "times": self._times, "resting": self._resting,
+            "systems": [_constants(each) for each in systems],
+            "which": [systems.index(each) for each in [*self._systems, self.system]],
+        }  # fmt: skip
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what was kept of slots of the same shape."""
+        systems = [System(**{**each, "slots": tuple(each["slots"])}) for each in state["systems"]]
+        *self._systems, self.system = (systems[k] for k in state["which"])
+        self._times, self._resting = list(state["times"]), list(state["resting"])
+        with self._guard:
+            self.array[:] = state["array"]
+
     def _moves(self, chunk: int, system: System) -> bool:
         """False while only row 0 is not zero and the flow leaves it alone."""
         return not self._resting[chunk] or bool(system.relative.flow[:, 0].any())
@@ -138,6 +157,12 @@ class Slots:
                 rows[slot] += np.multiply(difference, float(coefficient), out=scaled)
                 self._resting[chunk] &= slot == 0
         return squared
+
+
+def _constants(system: System) -> dict[str, Any]:
+    """As plain values."""
+    values = {each.name: getattr(system, each.name) for each in fields(system)}
+    return {name: np.asarray(value).tolist() for name, value in values.items()}
 
 
 def _combine(coefficients: Array, rows: Array) -> Array | None:
