@@ -58,6 +58,10 @@ class Board:
 
     # written by training
 
+    def begin(self, steps: int) -> None:
+        """So many steps were done before."""
+        self._words[0], self._words[3] = steps, 2**62
+
     @property
     def steps(self) -> int:
         return int(self._words[0])
@@ -82,6 +86,15 @@ class Board:
     @wake_step.setter
     def wake_step(self, step: float) -> None:
         self._words[1] = math.ceil(min(step, 2**62))
+
+    @property
+    def cut_step(self) -> int:
+        """The step at whose end a checkpoint is to be taken."""
+        return int(self._words[3])
+
+    @cut_step.setter
+    def cut_step(self, step: float) -> None:
+        self._words[3] = math.ceil(min(step, 2**62))
 
     @property
     def failed(self) -> bool:

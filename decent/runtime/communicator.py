@@ -4,8 +4,9 @@
 message, a word of the training process, or the worker's next event comes; it never spins. It ends
 with its training process, whatever ends that.
 
-Said to it:  wake · merge (round, weight, vector) · close
-It says:     ready (address) · merged (round, among, vector) · stats · error (kind, text)
+Said to it:  wake · merge (round, weight, vector) · cut · close
+It says:     ready (address) · merged (round, among, vector) · cut (since, index) · stats
+             · error (kind, text)
 """
 
 from __future__ import annotations
@@ -24,17 +25,16 @@ import numpy as np
 
 from decent.dynamics import system_on
 from decent.errors import DecentError, PeerRefused, ProtocolError, WrongKey
-from decent.folder import Journal, worker_folder
 from decent.runtime import link, security
 from decent.runtime.board import Board
 from decent.runtime.gate import ChunkGate
+from decent.runtime.records import Records
 from decent.runtime.rendezvous import Rendezvous
 from decent.transport.curve import Curve, keys_in, new_keys
 from decent.transport.shared import Place, Shortcuts
 from decent.transport.zeromq import Arrival, Refusal, ZeroMQ
-from decent.worker import Ledger, Reduction, Worker
+from decent.worker import Reduction, Worker
 from decent.worker import messages as m
-from decent.worker.ledger import FILE
 
 BATCH = 8
 """messages taken from a connection before others get their turn"""
@@ -53,12 +53,8 @@ class Communicator:
     def __init__(self, spec: link.Spec, board: Board, line: Connection) -> None:
         self.spec, self.board, self.line = spec, board, line
         self._origin_s = spec.origin_s
-        home = worker_folder(Path(spec.folder), spec.me)
-        self._journal = Journal(home / "trace.jsonl")
-        kept = spec.kept
-        self._books = Journal(None if kept is None else home / FILE)
-        ledger = None if kept is None else Ledger(self._books, spec.seed, kept, board.stepped)
-        epoch = time.time_ns() // 1_000_000
+        self.records = Records(spec, board)
+        epoch = self.records.epoch
         chunk_bytes = spec.limits.chunk * np.dtype(spec.dtype).itemsize
         name = f"{spec.run}/{spec.me}/{epoch}"
         self.rendezvous = Rendezvous(Path(spec.folder))
@@ -74,9 +70,11 @@ class Communicator:
         self.worker = Worker(
             spec.me, spec.topology, spec.dynamics, spec.schedule, board.state,
             seed=spec.seed, run=spec.run, digest=spec.digest, steps=spec.steps, epoch=epoch,
-            limits=spec.limits, record=self._journal, guard=self._gate, codec=spec.codec,
-            ledger=ledger,
+            limits=spec.limits, record=self.records.trace, guard=self._gate, codec=spec.codec,
+            ledger=self.records.ledger, checkpoint_every=spec.checkpoint_every,
         )  # fmt: skip
+        if self.records.found is not None:
+            self.worker.restore(self.records.found, self.now())
         self._merges: dict[int, Reduction] = {}  # asked for and not yet told
         self._ready = False
         self._closing_s = math.inf
@@ -116,8 +114,7 @@ class Communicator:
         if reason:
             self.worker.leave(reason)
             self._flush()
-        self._journal.close()
-        self._books.close()
+        self.records.close()
         self.transport.close()
 
     def _turn(self) -> None:
@@ -129,6 +126,7 @@ class Communicator:
         self._flush()
         self._tell(now_s)
         self.board.wake_step = min(self.worker.wake_step(), self._drift_at)
+        self.board.cut_step = self.worker.cuts.due_step
 
     def _advance(self) -> None:
         """Tell the worker of the steps that training has taken meanwhile."""
@@ -158,6 +156,8 @@ class Communicator:
             said = msgpack.unpackb(self.line.recv_bytes())
             if said["do"] == "merge":
                 self._merge(said)
+            elif said["do"] == "cut":
+                self._checkpoint()
             elif said["do"] == "close":
                 self._closing_s = self.now() + LINGER_S
 
@@ -173,6 +173,14 @@ class Communicator:
         )
         self._flush()
 
+    def _checkpoint(self) -> None:
+        """Training stands between two steps, and waits for the copy alone."""
+        self._advance()
+        tree = self.worker.checkpoint(self.now())
+        self.board.cut_step = self.worker.cuts.due_step
+        self._say(cut=[tree["since"], tree["cut"]])
+        self.records.keep(tree)
+
     def _tell(self, now_s: float) -> None:
         """What the training process waits for, or should know."""
         if not self._ready and self.worker.ready and self.worker.context.fatal is None:
@@ -187,8 +195,7 @@ class Communicator:
         if now_s >= self._publish_at_s:
             self._publish_at_s = now_s + PUBLISH_S
             self.board.publish(self.worker.context.stats.as_dict())
-            self._journal.flush()
-            self._books.flush()
+            self.records.flush()
 
     def _deliver(self, round: int, result: np.ndarray[Any, Any], among: tuple[int, ...]) -> None:
         if round == 0:

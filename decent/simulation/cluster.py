@@ -233,6 +233,7 @@ class Cluster:
         next has something to do."""
         if worker.cuts.due_step <= worker.context.clock.steps:
             self.saved[worker.me].append(worker.checkpoint(self.now_s))
+            worker.poll(self.now_s)
         for packet in worker.outbox:
             for time_s in self.network.arrivals(packet, self.now_s):
                 copy = self.network.carried(packet)

@@ -78,11 +78,16 @@ class Cuts:
             self.held.append(m.Packet(message, None if payload is None else payload.copy()))
         return True
 
-    def take(self) -> list[m.Packet]:
-        """Count one more, taken now; the messages that have waited for it."""
+    def take(self) -> None:
+        """Count one more, taken now."""
         self.since = self.context.cut
         self.context.cut = max(self.wanted, self.context.cut + 1)
         self.step = self.context.clock.steps
+
+    def released(self) -> list[m.Packet]:
+        """The messages that need wait no longer."""
+        if not self.held or self.wanted > self.context.cut:
+            return []
         held, self.held = self.held, []
         return held
 

@@ -144,6 +144,10 @@ class Worker:
         """Do what is due: contacts, repeats, signs of life, the merge."""
         if self.context.fatal is not None:
             return
+        for packet in self.cuts.released():
+            peer = self.peers[packet.message.src]
+            if not self._stale(peer, packet.message, now_s):
+                self._dispatch(peer, packet, now_s)
         self._watch(now_s)
         self._contact(now_s)
         self.exchanges.retry(self.peers, now_s)
@@ -270,14 +274,9 @@ class Worker:
     # checkpoints
 
     def checkpoint(self, now_s: float) -> snapshot.Tree:
-        """Take one, between two local steps; then act on what had to wait for it."""
-        held = self.cuts.take()
-        tree = snapshot.taken(self, now_s)
-        for packet in held:
-            peer = self.peers[packet.message.src]
-            if not self._stale(peer, packet.message, now_s):
-                self._dispatch(peer, packet, now_s)
-        return tree
+        """Take one, between two local steps. What had to wait for it is for the next `poll`."""
+        self.cuts.take()
+        return snapshot.taken(self, now_s)
 
     def restore(self, tree: snapshot.Tree, now_s: float) -> None:
         """Go on from a checkpoint, before `start`."""
