@@ -22,6 +22,7 @@ from decent import errors
 from decent.config import Config
 from decent.errors import ConfigError, InputError
 from decent.folder import read_json, worker_folder
+from decent.launcher.resume import Run, begin, locked
 
 Status = dict[str, Any]
 REFRESH_S = 0.2
@@ -33,7 +34,10 @@ BEFORE = ("starting", "ready")
 class Local:
     """The worker processes of one run."""
 
-    def __init__(self, config: Config, out: Path, script: Path | None, arguments: list[str]):
+    def __init__(
+        self, config: Config, out: Path, script: Path | None, arguments: list[str],
+        resume: Run | None = None,
+    ) -> None:  # fmt: skip
         self.config, self.out = config, out
         self.workers = config.make_topology().n
         self.origin_s = time.monotonic()
@@ -45,6 +49,8 @@ class Local:
         self._processes: list[BaseProcess] = []
         self._pipes: dict[int, Connection] = {}
         self._task = script, tuple(arguments)
+        given = (str(script.resolve()) if script else None), tuple(arguments)
+        self._run = resume or Run(secrets.token_hex(8), self.workers, *given)
 
     def start(self) -> None:
         from decent.runtime.security import check_keys
@@ -55,10 +61,11 @@ class Local:
         os.environ["OMP_NUM_THREADS"] = str(self.config.runtime.threads)
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["decent.runtime.warm"])
-        run = secrets.token_hex(8)
+        self.origin_s -= begin(self._run, self.out)
         for me in range(self.workers):
             ours, theirs = context.Pipe()
-            job = Job(me, run, self.out, self.config, self.origin_s, *self._task)
+            span = self._run.spans.get(me)
+            job = Job(me, self._run.name, self.out, self.config, self.origin_s, *self._task, span)
             process = context.Process(target=main, args=(job, theirs), daemon=False)
             process.start()
             theirs.close()
@@ -188,16 +195,19 @@ def launch(
     script: Path | None = None,
     arguments: list[str] | None = None,
     on_status: Callable[[list[Status]], None] | None = None,
+    resume: Run | None = None,
 ) -> dict[str, Any]:
-    """Run `config` (or `script` in its world) as processes here, in the run folder `out`.
+    """Run `config` (or `script` in its world) as processes here, in the run folder `out`; or go on
+    with the run `resume` that is there.
 
     Returns the outcome: results, merged metrics, faults, wall_s, interrupted. Raises InputError,
     with nothing left running, for what the workers cannot use.
     """
     show = on_status or (lambda status: None)
-    local = Local(config, out, script, arguments or [])
+    out.mkdir(parents=True, exist_ok=True)
+    local = Local(config, out, script, arguments or [], resume)
     interrupted = False
-    with _sigterm():
+    with locked(out), _sigterm():
         try:
             local.start()
             local.watch(show)

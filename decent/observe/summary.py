@@ -116,6 +116,7 @@ def _worker(result: Mapping[str, Any], size: int | None) -> Dict:
         "mixed_share": _mixed_share(stats, result.get("parameters", size)),
         "metrics": result.get("metrics") or {},
         "wait_ms": result.get("wait_ms"),
+        "checkpoints": result.get("checkpoints"),
     }
 
 

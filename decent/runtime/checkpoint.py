@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
+from decent.errors import ModelError
 from decent.folder import durable, worker_folder
 from decent.worker import Span, line, snapshot
 from decent.worker.snapshot import Tree
@@ -123,24 +125,35 @@ def _header(parts: Mapping[str, np.ndarray[Any, Any]]) -> bytes:
 
 
 def read(path: Path) -> Tree:
-    """What `write` has written."""
-    from safetensors.numpy import load_file
-
-    arrays = load_file(path)
-    tree: Tree = snapshot.joined(_decoded(arrays[TREE]), arrays)
+    """What `write` has written. Raises ModelError for what it has not."""
+    with _opened(path) as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tree: Tree = snapshot.joined(_tree(file), arrays)
     return tree
 
 
 def seconds(path: Path) -> float:
     """When it was taken, in the seconds of the trace."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="numpy") as file:
-        return float(_decoded(file.get_tensor(TREE))["s"])
+    with _opened(path) as file:
+        return float(_tree(file)["s"])
 
 
-def _decoded(coded: np.ndarray[Any, Any]) -> Any:
-    return msgspec.msgpack.decode(coded.tobytes(), strict=False)
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except (SafetensorError, OSError, KeyError, msgspec.MsgspecError) as error:
+        raise ModelError(
+            f"{path}: {error}", "a checkpoint that can be read",
+            "remove the file: an older checkpoint will be taken",
+        ) from error  # fmt: skip
+
+
+def _tree(file: Any) -> Any:
+    return msgspec.msgpack.decode(file.get_tensor(TREE).tobytes(), strict=False)
 
 
 # writing

@@ -31,7 +31,7 @@ from decent import merge as merge_package
 from decent import schedule as schedule_package
 from decent.dynamics import Dynamics, system_on
 from decent.errors import ModelError
-from decent.folder import Journal, worker_folder, write_json
+from decent.folder import worker_folder, write_json
 from decent.learning import (
     Layout,
     add_residual,
@@ -47,7 +47,6 @@ from decent.merge import Merge
 from decent.runtime import group
 from decent.runtime.binding import Binding, attach
 from decent.runtime.board import Board
-from decent.runtime.checkpoint import Checkpoints
 from decent.runtime.gate import OptimizerGate
 from decent.runtime.keeper import Keeper, Stateful
 from decent.runtime.link import Partner, spec_of
@@ -93,15 +92,9 @@ class Gossip:
         self._reported_s = -np.inf
         self._status: dict[str, Any] = {"worker": self.world.me, "state": "training"}
         self._stats: dict[str, Any] = {}
-        folder = self.world.folder
-        own = None if folder is None else worker_folder(folder, self.world.me)
-        files = None if folder is None else Checkpoints(folder, self.world.me, self.topology.n)
-        self._keeper = Keeper(files, self.world.span, model, optimizer)
-        found = self._keeper.found
-        self._steps = self._keeper.step
-        path = None if own is None else own / "metrics.jsonl"
-        self._metrics = Journal(path, found.get("written", 0))
-        self._result: dict[str, Any] = {"metrics": found.get("metrics", {}), "merged": {}}
+        self._keeper = Keeper(self.world, self.topology.n, model, optimizer)
+        self._steps, self._metrics = self._keeper.step, self._keeper.journal
+        self._result: dict[str, Any] = {"metrics": self._keeper.measured, "merged": {}}
         self._partner: Partner | None = None
         self._gate: OptimizerGate | None = None
         self._pid, self._closed = os.getpid(), False
@@ -113,7 +106,7 @@ class Gossip:
                 _made(dynamics, dynamics_package.get) or config.make_dynamics(),
                 schedule_package.get(schedule) if schedule else config.make_schedule(),
             )
-        self._keeper.begin(self._partner, self.world.config.runtime.checkpoint_every)
+        self._keeper.begin(self._partner)
 
     # one worker among others
 
@@ -170,7 +163,7 @@ class Gossip:
         if metrics and (self._steps % 10 == 0 or self._steps == self._planned):
             self._metrics({"step": self._steps, **metrics})
         self._status.update(step=self._steps, **metrics)
-        self._checkpoint()
+        self._keeper.check(self._steps)
         if now_s > self._reported_s + REPORT_S:
             if self._partner is not None:
                 self._partner.check()
@@ -193,14 +186,10 @@ class Gossip:
         `state_dict()` and `load_state_dict()`. Where the run is resumed it is put back at once."""
         self._keeper.keep(objects)
 
-    def _checkpoint(self) -> None:
-        """Take one if it is due. Also while something is waited for."""
-        written, metrics = self._metrics.length, self._result["metrics"]
-        self._keeper.check(self._steps, lambda: {"written": written(), "metrics": metrics})
-
     def _meanwhile(self) -> None:
+        """While something is waited for."""
         self._report()
-        self._checkpoint()
+        self._keeper.check(self._steps)
 
     def log(self, **metrics: float) -> None:
         """Measures of the model for the run's summary: of this worker's own model before `merge()`,

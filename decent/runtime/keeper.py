@@ -12,7 +12,6 @@ import math
 import random
 import statistics
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -22,9 +21,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from decent.errors import ConfigError, ModelError
-from decent.folder import durable
+from decent.folder import Journal, durable, worker_folder
 from decent.runtime.checkpoint import Checkpoints, Writer
 from decent.runtime.link import Partner
+from decent.runtime.world import World
 from decent.worker import Span
 
 PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size)
@@ -39,20 +39,26 @@ class Stateful(Protocol):
 
 
 class Keeper:
-    """Takes and restores this part for `model` and `optimizer`. Without `files` nothing is kept."""
+    """Takes and restores this part for the `model` and `optimizer` of one of `workers`. In a world
+    without a folder nothing is kept. The `journal` of metrics and what was `measured` go along."""
 
-    def __init__(
-        self, files: Checkpoints | None, span: Span | None, model: nn.Module, optimizer: Optimizer
-    ) -> None:
-        self._files, self._model, self._optimizer = files, model, optimizer
+    def __init__(self, world: World, workers: int, model: nn.Module, optimizer: Optimizer) -> None:
+        self._model, self._optimizer = model, optimizer
+        self._every = world.config.runtime.checkpoint_every
+        folder, path, self._files = world.folder, None, None
+        if folder is not None:
+            self._files = Checkpoints(folder, world.me, workers)
+            path = worker_folder(folder, world.me) / "metrics.jsonl"
         self._kept: dict[str, Stateful] = {}
         self._writer = Writer()
         self.pauses_s: list[float] = []
         self.found: dict[str, Any] = {}
-        self.span = span or Span(0, 0)
-        if files is not None and span is not None:
-            self.found = _load(files, span)
+        self.span = world.span or Span(0, 0)
+        if self._files is not None and world.span is not None:
+            self.found = _load(self._files, world.span)
         self.step = int(self.found.get("steps", 0))  # of the latest
+        self.measured: dict[str, Any] = self.found.get("measured", {})
+        self.journal = Journal(path, self.found.get("written", 0))
         self._partner: Partner | None = None
         self._ready = False
 
@@ -71,19 +77,19 @@ class Keeper:
                 each.load_state_dict(self.found["kept"][name])
             self._kept[name] = each
 
-    def begin(self, partner: Partner | None, every: int) -> None:
+    def begin(self, partner: Partner | None) -> None:
         """Training begins: random generators go on from where they were, and checkpoints are due
         when the communicator says so, or every so many steps if there is none."""
         if self.found:
             put_back(self.found["random"])
-        self._partner, self._every = partner, every
+        self._partner = partner
         self._ready = self._files is not None
 
-    def check(self, steps: int, also: Callable[[], dict[str, Any]]) -> None:
-        """Take a checkpoint if one is due; it holds `also` this. May be called while one waits."""
+    def check(self, steps: int) -> None:
+        """Take a checkpoint if one is due. May be called while one is taken."""
         if self._ready and steps >= self._due():
             self._ready = False
-            self._take(steps, also())
+            self._take(steps)
             self._ready = True
 
     def _due(self) -> float:
@@ -91,19 +97,19 @@ class Keeper:
             return self._partner.board.cut_step
         return self.step + self._every if self._every else math.inf
 
-    def _take(self, steps: int, also: dict[str, Any]) -> None:
+    def _take(self, steps: int) -> None:
         """Now. The communicator copies its part while we copy ours."""
         assert self._files is not None
         start_s, partner = time.perf_counter(), self._partner
         if partner is not None:
             partner.say(do="cut")
-        tree = also | {
-            "steps": steps,
+        tree = {
+            "steps": steps, "written": self.journal.length(), "measured": dict(self.measured),
             "optimizer": _copied(self._optimizer.state_dict(), "the optimizer's state"),
             "model": _copied(self._beside(), "the model's state"),
             "kept": {name: _copied(e.state_dict(), name) for name, e in self._kept.items()},
             "random": random_states(),
-        }
+        }  # fmt: skip
         self.step, since = steps, self.span.cut
         self.span = Span(since, since + 1)
         if partner is not None:
@@ -149,7 +155,10 @@ def _load(files: Checkpoints, span: Span) -> dict[str, Any]:
     try:
         tree: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ModelError(f"{path}: {error}", "a checkpoint that can be read") from error
+        raise ModelError(
+            f"{path}: {error}", "a checkpoint that can be read",
+            "remove the file: an older checkpoint will be taken",
+        ) from error  # fmt: skip
     return tree
 
 
