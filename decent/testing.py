@@ -26,7 +26,6 @@ from decent.simulation.cluster import Pace as Pace
 from decent.simulation.network import Network
 from decent.topology import Topology
 from decent.worker import Clock, Codec, Ledger, Limits, UniformClock, Worker
-from decent.worker.snapshot import Tree
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
@@ -63,20 +62,20 @@ def cluster(
         initial = stream(seed, "initial").normal(size=(topology.n, values))
     events = [] if trace is None else trace
 
-    def ledger(me: int, tree: Tree | None) -> Ledger | None:
+    def ledger(me: int, lines: int | None) -> Ledger | None:
         if ledgers is None:
             return None
-        lines = ledgers.setdefault(me, [])
-        if tree is not None:
-            del lines[tree["ledger"]["lines"] :]
-        return Ledger(lines.append, seed, anew=tree is None)
+        written = ledgers.setdefault(me, [])
+        if lines is not None:
+            del written[lines:]
+        return Ledger(written.append, seed, anew=lines is None)
 
-    def make(me: int, epoch: int = 0, tree: Tree | None = None) -> Worker:
+    def make(me: int, epoch: int = 0, lines: int | None = None) -> Worker:
         return Worker(
             me, topology, dynamics, as_schedule(schedule), dynamics.initial(initial[me]),
             seed=seed, steps=steps, clock=clock(), limits=limits, follow=follow, epoch=epoch,
             record=lambda event: events.append({"worker": me, **event}),
-            codec=codec, ledger=ledger(me, tree), checkpoint_every=checkpoint_every,
+            codec=codec, ledger=ledger(me, lines), checkpoint_every=checkpoint_every,
         )  # fmt: skip
 
     workers = [make(me) for me in range(topology.n)]
@@ -113,6 +112,11 @@ def kill(worker: int, at_s: float) -> Fault:
 def restart(worker: int, at_s: float) -> Fault:
     """A new process takes the worker's place, and knows nothing of what was before."""
     return Fault(at_s, f"worker {worker} restarts", lambda cluster: cluster.restart(worker))
+
+
+def rejoin(worker: int, at_s: float) -> Fault:
+    """A new process takes the worker's place, from its latest checkpoint or a neighbour's model."""
+    return Fault(at_s, f"worker {worker} rejoins", lambda cluster: cluster.rejoin(worker))
 
 
 def resume(at_s: float) -> Fault:

@@ -25,8 +25,12 @@ from decent.worker.snapshot import Tree
 
 Durations = NDArray[np.float64]
 
+WAIT_S = 0.1
 TICK_S = 1e-9
 """The least a worker sleeps: virtual time moves on whatever rounding does."""
+
+ALL = 2**62
+"""lines of a ledger that stay"""
 
 
 class Learner(Protocol):
@@ -70,7 +74,8 @@ class Cluster:
 
     `steps[i]` local steps of worker i are taken by `learner`; then it takes part in the merge with
     weight `weights[i]`. Without a learner there are contacts but no gradients. `make(me, epoch,
-    tree)` is how a worker that restarts begins anew, or, with a checkpoint, to be restored from it.
+    lines)` is how a worker that restarts begins anew, or, if its books go on after so many lines,
+    to be restored.
     """
 
     def __init__(
@@ -84,7 +89,7 @@ class Cluster:
         faults: Iterable[Fault] = (),
         merge: bool = True,
         seed: int = 0,
-        make: Callable[[int, int, Tree | None], Worker] | None = None,
+        make: Callable[[int, int, int | None], Worker] | None = None,
     ) -> None:
         self.workers = {worker.me: worker for worker in workers}
         self._make = make
@@ -113,6 +118,10 @@ class Cluster:
         worker.start(self.now_s)
         self._after(worker)
         self._next_step(worker)
+
+    def _wait(self, worker: Worker) -> None:
+        """Until a worker that comes back has its parameters."""
+        self.at(self.now_s + WAIT_S, lambda: self._run(worker, self._next_step))
 
     def at(self, time_s: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._queue, (time_s, next(self._order), act))
@@ -157,21 +166,29 @@ class Cluster:
         self._life += 1
         for me, span in found.items():
             self.saved[me] = [tree for tree in self.saved[me] if tree["cut"] <= span.cut]
-            self._replace(me, self.saved[me][-1]["epoch"], self.saved[me][-1])
+            tree = self.saved[me][-1]
+            self._replace(me, tree["epoch"], tree["ledger"]["lines"] if tree["ledger"] else 0)
+            self.workers[me].restore(tree, self.now_s)
         for worker in self.workers.values():
             self._begin(worker)
         return found
 
-    def _replace(self, me: int, epoch: int, tree: Tree | None = None) -> None:
+    def rejoin(self, me: int) -> None:
+        """A new process takes the worker's place, from its latest checkpoint, or from what a
+        neighbour shows it."""
+        self._replace(me, self.workers[me].context.epoch + 1, ALL)
+        tree = self.saved[me][-1] if self.saved[me] else None
+        self.workers[me].rejoin(tree, self.now_s)
+        self._begin(self.workers[me])
+
+    def _replace(self, me: int, epoch: int, lines: int | None = None) -> None:
         """Another process in the place of the worker's, not yet begun."""
         assert self._make is not None
         for of_the_old in (self.down, self.died_s, self.merges, self._held):
             of_the_old.pop(me, None)
         self.paused.discard(me)
-        self.workers[me] = self._make(me, epoch, tree)
+        self.workers[me] = self._make(me, epoch, lines)
         self._wake_s[me] = math.inf
-        if tree is not None:
-            self.workers[me].restore(tree, self.now_s)
 
     def pause(self, me: int) -> None:
         self.paused.add(me)
@@ -195,7 +212,9 @@ class Cluster:
 
     def _next_step(self, worker: Worker) -> None:
         planned = worker.steps or 0
-        if self.learner is not None and worker.context.clock.steps < planned:
+        if worker.adoption is not None:
+            self._wait(worker)
+        elif self.learner is not None and worker.context.clock.steps < planned:
             slowdown = self.slowdown.get(worker.me, 1.0)
             duration_s = slowdown * next(self._durations[worker.me])
             self.at(self.now_s + duration_s, lambda: self._run(worker, self._step))
@@ -231,7 +250,7 @@ class Cluster:
     def _after(self, worker: Worker) -> None:
         """Take a checkpoint if one is due, send what the worker has to say, and wake it when it
         next has something to do."""
-        if worker.cuts.due_step <= worker.context.clock.steps:
+        if worker.cut_step <= worker.context.clock.steps:
             self.saved[worker.me].append(worker.checkpoint(self.now_s))
             worker.poll(self.now_s)
         for packet in worker.outbox:

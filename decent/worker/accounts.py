@@ -158,6 +158,12 @@ class Accounts(Slots):
             for name, value in kept.items():
                 setattr(self._accounts[chunk], name, value)
 
+    def reopen(self) -> None:
+        """Go on from what is held, whatever it was before."""
+        for row, (chunk, length) in enumerate(self.kept.items()):
+            with self._guard:
+                self._open(row, chunk, length)
+
     def _open(self, row: int, chunk: int, length: int) -> None:
         held, size = self._measure(chunk, length)
         seen, steps = self._stepped[row].copy(), np.zeros_like(held)

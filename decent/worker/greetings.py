@@ -1,4 +1,11 @@
-"""How workers meet: who greets whom, who is refused in words, and what a restart settles."""
+"""How workers meet: who greets whom, who is refused in words, and what a restart settles.
+
+A peer counted as dead is taken back when it is heard again, unless it has said itself that it stops
+for good, or a merge has begun here without it. What both had open was settled when it was declared
+dead, and stays so; exchanges go on with the next number, under the epochs that both know. If it has
+restarted meanwhile, both begin anew: it has a higher epoch, which it says in its greeting, and
+nothing that was meant for its former self reaches it.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +16,7 @@ from decent.worker import messages as m
 from decent.worker.context import Context
 from decent.worker.exchanges import Exchanges
 from decent.worker.identity import Identity
+from decent.worker.merging import Merging
 from decent.worker.peers import Peer
 
 
@@ -16,10 +24,15 @@ class Greetings:
     """One worker's greetings with its `peers`; `identity` is what all of a run have in common."""
 
     def __init__(
-        self, context: Context, identity: Identity, peers: dict[int, Peer], exchanges: Exchanges
+        self,
+        context: Context,
+        identity: Identity,
+        peers: dict[int, Peer],
+        exchanges: Exchanges,
+        merging: Merging,
     ) -> None:
         self.context, self.identity = context, identity
-        self.peers, self.exchanges = peers, exchanges
+        self.peers, self.exchanges, self.merging = peers, exchanges, merging
 
     def greet(self, peer: Peer, now_s: float, answering: m.Hello | None = None) -> None:
         self.context.send(
@@ -47,6 +60,9 @@ class Greetings:
 
     def heard(self, peer: Peer, now_s: float) -> None:
         """A sign of life."""
+        without = (reduction.dead for reduction in self.merging.reductions.values())
+        if peer.state == "dead" and not peer.gone and not any(peer.id in dead for dead in without):
+            peer.state = "silent"  # until now
         if peer.hear(now_s):
             self.context.trace("heard again", now_s, peer=peer.id)
 
@@ -56,7 +72,7 @@ class Greetings:
             self.exchanges.part(peer, "the peer has restarted", now_s)
             self.exchanges.coder.forget(peer.id)
             self.context.trace("fault", now_s, what="peer restarted", peer=peer.id)
-        peer.epoch = epoch
+        peer.epoch, peer.gone = epoch, False
         peer.answers.begin(-1)
 
     def _mismatch(self, hello: m.Hello) -> str | None:

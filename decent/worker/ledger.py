@@ -112,13 +112,24 @@ class Ledger:
 
     def open(self, worker: Worker) -> None:
         """Listen to the worker's trace from now on."""
-        self._worker, accounts = worker, self._accounts
+        self._worker = worker
         self._pass_on, worker.context.record = worker.context.record, self._hear
-        if self._closed:
-            return
+        if not self._closed:
+            self._opened()
+
+    def begin(self) -> None:
+        """New books, for a worker that has been restored as another."""
+        self._entries.clear()
+        self._accounts.reopen()
+        self._due, self._closed = self._worker.context.clock.steps + self._every, False
+        self._opened()
+
+    def _opened(self) -> None:
+        worker, accounts = self._worker, self._accounts
         balance = accounts.balance()
         self._write(
             "opened", worker=worker.me, epoch=worker.context.epoch,
+            step=worker.context.clock.steps,
             slots=list(accounts.system.slots), values=accounts.values, chunks=accounts.chunks,
             eps=float(np.finfo(accounts.array.dtype).eps), kept=list(accounts.kept.items()),
             held=balance.held.tolist(),

@@ -115,6 +115,20 @@ class Settled(Addressed, frozen=True):
     seq: Count
 
 
+class Look(Message, frozen=True):
+    """Show me that chunk of your parameters: I have come back with nothing."""
+
+    chunk: Count
+
+
+class Shown(Message, frozen=True):
+    """A chunk of the sender's parameters as they are, after so many local steps."""
+
+    chunk: Count
+    steps: Count
+    check: Check
+
+
 class Wave(Message, frozen=True):
     """Base of the global merge's messages: which merge, and among whom (`dead`: without them)."""
 
@@ -165,7 +179,7 @@ class Obituary(Wave, frozen=True):
     """The sender lives, and merges without `dead`: perhaps more than you know of."""
 
 
-WithPayload = (Request, Reply, Partial, Result)
+WithPayload = (Request, Reply, Shown, Partial, Result)
 Coded = (Request, Reply)
 Any_ = (
     Hello
@@ -176,6 +190,8 @@ Any_ = (
     | Reply
     | Decline
     | Settled
+    | Look
+    | Shown
     | Ready
     | Collect
     | Partial

@@ -25,6 +25,7 @@ class Peer:
     round_trip: RoundTrip = field(default_factory=RoundTrip)
     doubt: str = ""  # why it seems that we shall never meet it
     seq: int = 0  # of our next exchange with it
+    gone: bool = False  # it has said that it stops for good, in this epoch
 
     @property
     def greeted(self) -> bool:
@@ -36,7 +37,8 @@ class Peer:
         return self.greeted and self.round_trip.mean_s is not None
 
     def hear(self, now_s: float) -> bool:
-        """A sign of life; True if the peer was silent until now. The dead stay dead."""
+        """A sign of life; True if the peer was silent until now. The dead stay dead, unless they
+        are taken back first."""
         back = self.state == "silent"
         self.heard_s = now_s
         if self.state != "dead":

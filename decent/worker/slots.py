@@ -43,9 +43,7 @@ class Slots:
                 f"a state of shape {array.shape}",
                 f"({len(system.slots)}, d) with d ≥ 1, for slots {', '.join(system.slots)}",
             )
-        for row, share in zip(array[1:], system.basis[1:, 0], strict=True):
-            if share:
-                row += float(share) * array[0]
+        _relate(array, system)
         self.array, self.chunk, self.system = array, chunk, system
         self.values = array.shape[1]
         self.chunks = -(-self.values // chunk)
@@ -95,6 +93,20 @@ class Slots:
             inverse = np.linalg.inv(system.basis).astype(result.dtype)
             result[:, self.span(chunk)] = inverse @ self.array[:, self.span(chunk)]
         return result
+
+    def live(self, chunk: int, time: float) -> Array:
+        """A copy of this chunk of the parameters, at `time`."""
+        with self._guard:
+            self._drift(chunk, time)
+            return self.array[0, self.span(chunk)].copy()
+
+    def begin(self, state: Array, time: float) -> None:
+        """Begin anew at `time`, with a state in the papers' own slots."""
+        with self._guard:
+            self.array[:] = state
+            _relate(self.array, self.system)
+        self._systems, self._times = [self.system] * self.chunks, [time] * self.chunks
+        self._resting = [not self.array[1:].any()] * self.chunks
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs; arrays are the live ones."""
@@ -157,6 +169,13 @@ class Slots:
                 rows[slot] += np.multiply(difference, float(coefficient), out=scaled)
                 self._resting[chunk] &= slot == 0
         return squared
+
+
+def _relate(array: Array, system: System) -> None:
+    """From the papers' slots into the relative basis."""
+    for row, share in zip(array[1:], system.basis[1:, 0], strict=True):
+        if share:
+            row += float(share) * array[0]
 
 
 def _constants(system: System) -> dict[str, Any]:

@@ -66,8 +66,17 @@ def restore(worker: Worker, tree: Tree, now_s: float) -> None:
         _put_peer(worker.peers[key], known, now_s, later_s)
     for key, each in tree["open"].items():
         exchanges.open[key] = _opened(worker, worker.peers[key], each, later_s)
-    if worker.ledger is not None:
+    if worker.ledger is not None and tree["ledger"] is not None:
         worker.ledger.restore(tree["ledger"])
+
+
+def of_another_life(tree: Tree) -> Tree:
+    """What of a checkpoint is of use to a worker that comes back as another: nothing of what its
+    peers knew of its former self."""
+    return tree | {
+        "open": {}, "coder": tree["coder"] | {"agreed": []}, "ledger": None,
+        "peers": {key: {"seq": known["seq"]} for key, known in tree["peers"].items()},
+    }  # fmt: skip
 
 
 def _put(target: object, values: Mapping[str, Any]) -> None:
@@ -85,11 +94,14 @@ def _peer(peer: Peer) -> Tree:
 
 def _put_peer(peer: Peer, known: Tree, now_s: float, later_s: float) -> None:
     """It is not heard yet, nor is it known how far it is."""
+    peer.seq, peer.since_s = known["seq"], now_s
+    if "epoch" not in known:
+        return
     answers = dict(known["answers"])
     answers |= {"answered": set(answers["answered"]), "last_s": answers["last_s"] + later_s}
-    peer.epoch, peer.seq, peer.answers = known["epoch"], known["seq"], Answers(**answers)
+    peer.epoch, peer.answers = known["epoch"], Answers(**answers)
     peer.state = "dead" if known["dead"] else "expected"
-    peer.since_s = peer.heard_s = now_s
+    peer.heard_s = now_s
     peer.round_trip = RoundTrip()
 
 

@@ -20,8 +20,8 @@ from decent.dynamics import Dynamics
 from decent.errors import DynamicsError, PeerRefused
 from decent.schedule import Agenda, Never, Schedule, View
 from decent.topology import Topology
+from decent.worker import joining, snapshot
 from decent.worker import messages as m
-from decent.worker import snapshot
 from decent.worker.clock import Clock, RateMeter, StepClock
 from decent.worker.codec import Codec
 from decent.worker.context import Context, Record
@@ -29,6 +29,7 @@ from decent.worker.cuts import Cuts
 from decent.worker.exchanges import Exchanges
 from decent.worker.greetings import Greetings
 from decent.worker.identity import Identity
+from decent.worker.joining import Adoption
 from decent.worker.ledger import Ledger
 from decent.worker.limits import Limits
 from decent.worker.merging import Merging
@@ -98,8 +99,12 @@ class Worker:
         self.momentum = Momentum(
             dynamics, topology, self.slots, self.meter, self.codec.mixes, follow
         )
-        self.greetings = Greetings(self.context, self.identity, self.peers, self.exchanges)
+        self.greetings = Greetings(
+            self.context, self.identity, self.peers, self.exchanges, self.merging
+        )
         self.cuts = Cuts(self.context, checkpoint_every)
+        self.adoption: Adoption | None = None
+        self._rejoins = False
         self.finished = False  # no more steps will come: start nothing
         self.ledger = ledger
         if ledger is not None:
@@ -115,8 +120,17 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """Every neighbour has greeted us, or is given up."""
-        return all(peer.state != "expected" for peer in self.peers.values())
+        """Every neighbour has greeted us, or is given up. For one that comes back it is enough
+        that one lives, and it has its parameters."""
+        states = [peer.state for peer in self.peers.values()]
+        if self.adoption is not None:
+            return False
+        return "expected" not in states or (self._rejoins and "alive" in states)
+
+    @property
+    def progress(self) -> float | None:
+        """Share of the planned steps that is done."""
+        return None if not self.steps else min(1.0, self.context.clock.steps / self.steps)
 
     def time(self, now_s: float) -> float:
         return self.context.clock.time(now_s)
@@ -159,7 +173,8 @@ class Worker:
         clock = self.context.clock
         contact_s = math.inf if self.finished else clock.when(self.agenda.next_time)
         merge_s = math.inf if self.exchanges.open else self.merging.next_s()
-        return min(self._beat_at_s, contact_s, self.exchanges.next_s(), merge_s)
+        adopt_s = math.inf if self.adoption is None else self.adoption.next_s()
+        return min(self._beat_at_s, contact_s, self.exchanges.next_s(), merge_s, adopt_s)
 
     def wake_step(self) -> float:
         """The step at whose end `poll` has something to do."""
@@ -215,7 +230,7 @@ class Worker:
         message, payload = packet
         if isinstance(message, m.Request):
             assert payload is not None
-            refusal = "merging" if self.merging.started else ""
+            refusal = "merging" if self.merging.started else "joining" if self.adoption else ""
             self.exchanges.on_request(peer, message, payload, now_s, refusal)
         elif isinstance(message, m.Reply):
             assert payload is not None
@@ -224,19 +239,24 @@ class Worker:
             self.exchanges.on_decline(peer, message, now_s)
         elif isinstance(message, m.Settled):
             self.exchanges.on_settled(peer, message)
+        elif isinstance(message, m.Look):
+            joining.show(self, message, now_s)
+        elif isinstance(message, m.Shown) and self.adoption is not None:
+            assert payload is not None
+            self.adoption.receive(message, payload, now_s)
         elif isinstance(message, m.Gone):
-            peer.state = "dead"
+            peer.state, peer.gone = "dead", True
             self.context.trace("fault", now_s, what="peer dead", peer=peer.id, why=message.reason)
             self._bury(peer, now_s)
 
     # contacts and momentum
 
     def _contact(self, now_s: float) -> None:
-        if self.finished:
+        if self.adoption is not None:
+            self.adoption.poll(now_s)
+        if self.finished or self.adoption is not None:
             return
-        steps = self.context.clock.steps
-        progress = None if not self.steps else min(1.0, steps / self.steps)
-        for peer in self.agenda.due(self.time(now_s), progress):
+        for peer in self.agenda.due(self.time(now_s), self.progress):
             self.exchanges.start(self.peers[peer], now_s)
 
     def refresh(self, now_s: float) -> None:
@@ -281,6 +301,21 @@ class Worker:
     def restore(self, tree: snapshot.Tree, now_s: float) -> None:
         """Go on from a checkpoint, before `start`."""
         snapshot.restore(self, tree, now_s)
+
+    @property
+    def cut_step(self) -> float:
+        """The step at whose end a checkpoint is due: none once this worker's part of the merge is
+        settled."""
+        return math.inf if self.merging.started or self.adoption else self.cuts.due_step
+
+    def rejoin(self, tree: snapshot.Tree | None, now_s: float) -> None:
+        """Come back as another, before `start`: from a checkpoint of the former self, or from the
+        parameters of a neighbour. The ledger is one that is not begun anew."""
+        self._rejoins = True
+        if tree is None:
+            self.adoption = Adoption(self)
+        else:
+            joining.take_over(self, tree, now_s)
 
     def close(self, now_s: float) -> None:
         """Nothing more will happen to this worker: its ledger is complete."""
