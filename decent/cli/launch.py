@@ -39,6 +39,12 @@ class ScriptCommand(click.Command):
     help="Take a checkpoint at least every N local steps, to go on from after a crash.",
 )
 @click.option(
+    "--restarts",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Start a worker that dies again, up to N times.",
+)
+@click.option(
     "--resume",
     type=click.Path(path_type=Path),
     metavar="DIR",
@@ -51,6 +57,7 @@ def launch(
     target: str | None,
     arguments: tuple[str, ...],
     checkpoint_every: int | None,
+    restarts: int | None,
     resume: Path | None,
     **given: Any,
 ) -> None:
@@ -68,12 +75,12 @@ def launch(
     """
     from decent.cli import run
 
-    own = {"runtime.checkpoint_every": checkpoint_every}
+    own = {"runtime.checkpoint_every": checkpoint_every, "runtime.restarts": restarts}
     settings = [f"{key}={value}" for key, value in own.items() if value is not None]
     if resume is not None:
         if target is not None:
             raise click.UsageError("--resume goes on with a run: give no configuration beside it")
-        ctx.exit(_resume(resume, Options(**given), settings))
+        ctx.exit(_resume(resume, Options(**given), settings, restarts or 0))
     given["settings"] = (*given["settings"], *settings)
     plan = run.plan(target, Options(**given), arguments)
     _check_insecure(plan.config, plan.options)
@@ -83,12 +90,12 @@ def launch(
     ctx.exit(run.perform(plan, engine))
 
 
-def _resume(folder: Path, options: Options, settings: list[str]) -> int:
+def _resume(folder: Path, options: Options, settings: list[str], restarts: int) -> int:
     """Go on with the run in `folder`; the exit code."""
     from decent import launcher
     from decent.cli import run
 
-    found = launcher.resumable(folder)
+    found = launcher.resumable(folder, restarts)
     plan = run.resumed(folder, options, settings)
     _check_insecure(plan.config, plan.options)
     script = None if found.script is None else Path(found.script)

@@ -67,8 +67,16 @@ def _finished(summary: dict[str, Any]) -> bool:
     return not summary["interrupted"] and not failed
 
 
-def resumable(out: Path) -> Run:
-    """The run in `out`, with the checkpoints that its workers go on from."""
+def newest(out: Path, worker: int, workers: int) -> Span | None:
+    """A worker's latest checkpoint."""
+    from decent.runtime.checkpoint import Checkpoints
+
+    return next(reversed(Checkpoints(out, worker, workers).spans()), None)
+
+
+def resumable(out: Path, restarts: int = 0) -> Run:
+    """The run in `out`, with the checkpoints that its workers go on from. With `restarts`, those
+    that lack one may rejoin the others."""
     from decent.runtime.checkpoint import lines
 
     run = read(out)
@@ -78,11 +86,12 @@ def resumable(out: Path) -> Run:
             f"--resume {out}: there is no checkpoint in it", "a run that has taken some", ASK
         )
     lacking = sorted(set(range(run.workers)) - set(spans))
-    if lacking:
+    if lacking and not restarts:
         raise ConfigError(
             f"--resume {out}: no checkpoint that goes with those of the others, of worker"
             f"{'s' * (len(lacking) > 1)} {', '.join(map(str, lacking))}",
-            "one of every worker", "give --restarts 1: it may then begin from a neighbour's model",
+            "one of every worker",
+            "give --restarts 1: they rejoin the others, from an older one or a neighbour's model",
         )  # fmt: skip
     return replace(run, spans=spans, resumed=run.resumed + 1)
 

@@ -76,6 +76,11 @@ class Trainer:
         self.steps, self._random = state["steps"], state["random"]
         self._go_on(state["drawn"])
 
+    def skip(self, steps: int) -> None:
+        """Leave out so many steps, and their batches."""
+        self.steps = steps
+        self._go_on(steps)
+
     def _go_on(self, drawn: int) -> None:
         """After so many batches."""
         rng = stream(self._seed, "batches", self.worker)

@@ -51,6 +51,7 @@ def summarise(
         **{key: outcome[key] for key in PASSED_ON if key in outcome},
         "wall_s": outcome.get("wall_s"),
         "faults": list(outcome.get("faults") or []),
+        "restarts": list(outcome.get("restarts") or []),
         "interrupted": bool(outcome.get("interrupted")),
         "compare": compare,
     }

@@ -51,6 +51,8 @@ class Job:
     script: Path | None = None
     arguments: tuple[str, ...] = ()
     span: Span | None = None  # the checkpoint to go on from
+    rejoins: bool = False
+    returns: bool = False
 
 
 def main(job: Job, pipe: Connection) -> None:
@@ -81,6 +83,8 @@ def train(config: Config) -> None:
     gossip = Gossip(trainer.model, trainer.optimizer, steps=config.steps)
     with gossip:
         gossip.keep(trainer=trainer)
+        if not gossip.resumed:
+            trainer.skip(gossip.steps)  # one that rejoins from a neighbour's model
         for _ in range(gossip.steps, config.steps):
             gossip.step(loss=trainer.step())
         gossip.log(**trainer.evaluate())
@@ -140,5 +144,5 @@ def _world(job: Job, pipe: Connection) -> world.World:
 
     return world.World(
         me=job.me, run=job.run, folder=job.folder, config=job.config, report=report, gate=gate,
-        origin_s=job.origin_s, span=job.span,
+        origin_s=job.origin_s, span=job.span, rejoins=job.rejoins, returns=job.returns,
     )  # fmt: skip

@@ -5,7 +5,7 @@ message, a word of the training process, or the worker's next event comes; it ne
 with its training process, whatever ends that.
 
 Said to it:  wake · merge (round, weight, vector) · cut · close
-It says:     ready (address) · merged (round, among, vector) · cut (since, index) · stats
+It says:     ready (address, steps) · merged (round, among, vector) · cut (since, index) · stats
              · error (kind, text)
 """
 
@@ -27,6 +27,7 @@ from decent.dynamics import system_on
 from decent.errors import DecentError, PeerRefused, ProtocolError, WrongKey
 from decent.runtime import link, security
 from decent.runtime.board import Board
+from decent.runtime.dialler import Dialler
 from decent.runtime.gate import ChunkGate
 from decent.runtime.records import Records
 from decent.runtime.rendezvous import Rendezvous
@@ -66,6 +67,7 @@ class Communicator:
         published = None if place is None else place.published()
         key = None if curve is None else curve.public
         self.rendezvous.publish(spec.me, self.transport.address, published, key)
+        self._dialler = Dialler(spec, self.transport, self.rendezvous, self._keyring)
         self._gate = ChunkGate(board.fd)
         self.worker = Worker(
             spec.me, spec.topology, spec.dynamics, spec.schedule, board.state,
@@ -73,7 +75,9 @@ class Communicator:
             limits=spec.limits, record=self.records.trace, guard=self._gate, codec=spec.codec,
             ledger=self.records.ledger, checkpoint_every=spec.checkpoint_every,
         )  # fmt: skip
-        if self.records.found is not None:
+        if spec.rejoins:
+            self.worker.rejoin(self.records.found, self.now())
+        elif self.records.found is not None:
             self.worker.restore(self.records.found, self.now())
         self._merges: dict[int, Reduction] = {}  # asked for and not yet told
         self._ready = False
@@ -110,7 +114,7 @@ class Communicator:
             self._refused(refusal)
 
     def stop(self, reason: str) -> None:
-        """Say good-bye and let go of everything."""
+        """Say good-bye, if it is for good, and let go of everything."""
         if reason:
             self.worker.leave(reason)
             self._flush()
@@ -126,7 +130,7 @@ class Communicator:
         self._flush()
         self._tell(now_s)
         self.board.wake_step = min(self.worker.wake_step(), self._drift_at)
-        self.board.cut_step = self.worker.cuts.due_step
+        self.board.cut_step = self.worker.cut_step
 
     def _advance(self) -> None:
         """Tell the worker of the steps that training has taken meanwhile."""
@@ -176,8 +180,11 @@ class Communicator:
     def _checkpoint(self) -> None:
         """Training stands between two steps, and waits for the copy alone."""
         self._advance()
+        if self.worker.merging.started:  # since training has looked
+            self._say(cut=None)
+            return
         tree = self.worker.checkpoint(self.now())
-        self.board.cut_step = self.worker.cuts.due_step
+        self.board.cut_step = self.worker.cut_step
         self._say(cut=[tree["since"], tree["cut"]])
         self.records.keep(tree)
 
@@ -185,7 +192,7 @@ class Communicator:
         """What the training process waits for, or should know."""
         if not self._ready and self.worker.ready and self.worker.context.fatal is None:
             self._ready = True
-            self._say(ready=self.transport.address)
+            self._say(ready=self.transport.address, steps=self.worker.context.clock.steps)
         for round, reduction in list(self._merges.items()):
             if reduction.result is not None:
                 del self._merges[round]
@@ -196,6 +203,7 @@ class Communicator:
             self._publish_at_s = now_s + PUBLISH_S
             self.board.publish(self.worker.context.stats.as_dict())
             self.records.flush()
+            self._dialler.look(self.worker.peers.values(), now_s)
 
     def _deliver(self, round: int, result: np.ndarray[Any, Any], among: tuple[int, ...]) -> None:
         if round == 0:
@@ -229,7 +237,7 @@ class Communicator:
         packets, outbox[:] = list(outbox), []
         for packet in packets:
             peer = packet.message.dst
-            if not self.transport.knows(peer) and not self._dial(peer):
+            if not self.transport.knows(peer) and not self._dialler.dial(peer):
                 continue
             frames = m.encode(packet, self.spec.run)
             if self.shortcuts is not None and isinstance(packet.message, m.Request | m.Reply):
@@ -240,19 +248,6 @@ class Communicator:
     def _arena_of(self, peer: int) -> Place | None:
         found = self.rendezvous.arena(peer)
         return None if found is None else Place.of(found)
-
-    def _dial(self, peer: int) -> bool:
-        """The higher of two workers dials; False while there is nowhere to dial."""
-        if peer > self.spec.me:
-            return False
-        addresses = self.spec.topology.addresses
-        address = addresses[peer] if addresses else None
-        address = address or self.rendezvous.lookup(peer)
-        key = self._keyring.key(peer) if self.spec.encrypt else None
-        if address is None or (self.spec.encrypt and key is None):
-            return False
-        self.transport.dial(peer, address, key)
-        return True
 
     def _curve(self) -> Curve:
         file = self.spec.key_file
@@ -333,13 +328,13 @@ def main() -> None:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         if communicator is not None:
             communicator.worker.context.trace("fault", communicator.now(), what="training died")
-            communicator.stop("its training process died")
+            communicator.stop("" if communicator.spec.returns else "its training process died")
     except Exception as error:
         kind = type(error).__name__
         if communicator is not None:
             communicator.worker.context.trace("fault", communicator.now(), what=str(error))
             communicator.board.fail()
-            communicator.stop(f"{kind}: {error}")
+            communicator.stop("" if communicator.spec.returns else f"{kind}: {error}")
         line.send_bytes(msgpack.packb({"error": kind, "text": str(error)}))
         if not isinstance(error, DecentError):
             raise

@@ -129,8 +129,10 @@ class Gossip:
             self._optimizer.register_step_post_hook(self._after),
         ]
         self._report(state="starting")
-        self._partner.hear("ready", spec.limits.start_s + PATIENCE_S)
-        if self.resumed:
+        said = self._partner.hear("ready", spec.limits.start_s + PATIENCE_S)
+        self._steps = said["steps"]  # a neighbour's, if there is no checkpoint to rejoin from
+        self._board.begin(self._steps)
+        if self.resumed or self.world.rejoins:
             self._binding.pull()
         self._report(state="ready")
         self.world.gate()

@@ -29,6 +29,8 @@ from decent.worker import Span
 
 PLAIN = (int, float, complex, str, bytes, bool, type(None), torch.dtype, torch.device, torch.Size)
 PATIENCE_S = 30.0
+ALL = 2**62
+"""bytes"""
 
 
 class Stateful(Protocol):
@@ -56,9 +58,11 @@ class Keeper:
         self.span = world.span or Span(0, 0)
         if self._files is not None and world.span is not None:
             self.found = _load(self._files, world.span)
+        elif self._files is not None and world.rejoins:
+            self._files.discard(lambda span: True)
         self.step = int(self.found.get("steps", 0))  # of the latest
         self.measured: dict[str, Any] = self.found.get("measured", {})
-        self.journal = Journal(path, self.found.get("written", 0))
+        self.journal = Journal(path, ALL if world.rejoins else self.found.get("written", 0))
         self._partner: Partner | None = None
         self._ready = False
 
@@ -110,10 +114,12 @@ class Keeper:
             "kept": {name: _copied(e.state_dict(), name) for name, e in self._kept.items()},
             "random": random_states(),
         }  # fmt: skip
-        self.step, since = steps, self.span.cut
-        self.span = Span(since, since + 1)
+        self.step, agreed = steps, (self.span.cut, self.span.cut + 1)
         if partner is not None:
-            self.span = Span(*partner.hear("cut", PATIENCE_S)["cut"])
+            agreed = partner.hear("cut", PATIENCE_S)["cut"]
+            if agreed is None:  # the merge has begun
+                return
+        self.span = Span(*agreed)
         self.pauses_s.append(time.perf_counter() - start_s)
         self._writer.put(partial(_save, self._files, self.span, tree))
 

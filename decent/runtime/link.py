@@ -71,6 +71,8 @@ class Spec:
     ledger: Mode = False
     checkpoint_every: int = 0  # local steps
     span: Span | None = None  # the checkpoint to go on from
+    rejoins: bool = False  # as another, while the others run
+    returns: bool = False  # if it dies it is started again: nobody is told that it has
 
     @property
     def kept(self) -> Kept | None:
@@ -111,6 +113,7 @@ def spec_of(
         codec=codecs.get(**msgspec.structs.asdict(world.config.exchange)),
         key_file=security.key_file(world.config, topology, world.me) if encrypts else None,
         ledger=runtime.ledger, checkpoint_every=runtime.checkpoint_every, span=world.span,
+        rejoins=world.rejoins, returns=world.returns,
     )  # fmt: skip
 
 

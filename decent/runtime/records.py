@@ -17,6 +17,8 @@ from decent.worker.ledger import FILE
 from decent.worker.snapshot import Tree
 
 PATIENCE_S = 30.0
+ALL = 2**62
+"""bytes"""
 
 
 class Records:
@@ -25,21 +27,25 @@ class Records:
 
     def __init__(self, spec: Spec, board: Board) -> None:
         self._files = Checkpoints(Path(spec.folder), spec.me, spec.topology.n)
-        self.found = self._find(spec, board)
+        self._rejoins, self.found = spec.rejoins, self._find(spec, board)
         lengths = {"trace": 0, "books": 0} if self.found is None else self.found["files"]
+        if spec.rejoins:  # another life of this worker: what the former one has written stays
+            lengths = dict.fromkeys(lengths, ALL)
         home, kept = worker_folder(Path(spec.folder), spec.me), spec.kept
         self.trace = Journal(home / "trace.jsonl", lengths["trace"])
         self.books = Journal(None if kept is None else home / FILE, lengths["books"])
         self.ledger: Ledger | None = None
         if kept is not None:
-            anew = self.found is None
+            anew = self.found is None and not spec.rejoins
             self.ledger = Ledger(self.books, spec.seed, kept, board.stepped, anew=anew)
         self._writer = checkpoint.Writer()
 
     @property
     def epoch(self) -> int:
         """That of this life: a new one, unless it goes on with an old one."""
-        return time.time_ns() // 1_000_000 if self.found is None else int(self.found["epoch"])
+        if self.found is None or self._rejoins:
+            return time.time_ns() // 1_000_000
+        return int(self.found["epoch"])
 
     def keep(self, tree: Tree) -> None:
         """Write a checkpoint, in a thread."""

@@ -21,7 +21,8 @@ from decent.worker import Span
 class World:
     """One worker's place. `report` takes a status (see `Gossip`); `gate` returns when all have
     come together; `origin_s` are the monotonic seconds that count as 0 in traces; `span` is the
-    checkpoint to go on from."""
+    checkpoint to go on from. A worker that `rejoins` was started again after it died, while the
+    others run; one that `returns` will be, if it dies."""
 
     me: int = 0
     run: str = "alone"
@@ -31,6 +32,8 @@ class World:
     gate: Callable[[], None] = lambda: None
     origin_s: float = field(default_factory=time.monotonic)
     span: Span | None = None
+    rejoins: bool = False
+    returns: bool = False
 
 
 _current: World | None = None

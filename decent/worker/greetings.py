@@ -1,10 +1,10 @@
 """How workers meet: who greets whom, who is refused in words, and what a restart settles.
 
 A peer counted as dead is taken back when it is heard again, unless it has said itself that it stops
-for good, or a merge has begun here without it. What both had open was settled when it was declared
-dead, and stays so; exchanges go on with the next number, under the epochs that both know. If it has
-restarted meanwhile, both begin anew: it has a higher epoch, which it says in its greeting, and
-nothing that was meant for its former self reaches it.
+for good, or a merge has begun here without it; then it is told so. What both had open was settled
+when it was declared dead, and stays so; exchanges go on with the next number, under the epochs that
+both know. If it has restarted meanwhile, both begin anew: it has a higher epoch, which it says in
+its greeting, and nothing that was meant for its former self reaches it.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class Greetings:
         elif hello.epoch < peer.epoch:
             return  # of its former self
         self.heard(peer, now_s)
+        self.merging.tell(peer.id)
         if hello.answer:
             self.greet(peer, now_s, hello)
         elif hello.to_epoch == self.context.epoch and not peer.met:
@@ -72,6 +73,9 @@ class Greetings:
             self.exchanges.part(peer, "the peer has restarted", now_s)
             self.exchanges.coder.forget(peer.id)
             self.context.trace("fault", now_s, what="peer restarted", peer=peer.id)
+            if self.merging.started:  # what its former self has put in is lost
+                peer.state = "dead"
+                self.merging.exclude({peer.id}, now_s)
         peer.epoch, peer.gone = epoch, False
         peer.answers.begin(-1)
 

@@ -41,6 +41,15 @@ def begin(worker: Worker, now_s: float) -> None:
     worker.context.trace("fault", now_s, what="this worker has restarted", steps=steps)
 
 
+def check(worker: Worker) -> None:
+    """Somebody has to be left: no second result beside that of all."""
+    if worker.merging.newcomer and all(
+        peer.state == "dead" and not peer.greeted for peer in worker.peers.values()
+    ):
+        me = worker.me
+        worker.context.fail(RuntimeFault(f"worker {me} has come back, and met no neighbour"))
+
+
 def show(worker: Worker, look: m.Look, now_s: float) -> None:
     """Let a peer read a chunk of the parameters."""
     if worker.adoption is None and 0 <= look.chunk < worker.slots.chunks:
@@ -65,10 +74,9 @@ class Adoption:
         limits = self._worker.context.limits
         self._end_s = min(self._end_s, now_s + limits.start_s)
         if now_s >= self._end_s:
-            me = self._worker.me
             self._worker.context.fail(RuntimeFault(
-                f"worker {me} has no checkpoint, and no neighbour that it could take parameters "
-                f"from was met in {limits.start_s:g} s"
+                f"worker {self._worker.me} has no checkpoint, and no neighbour that it could take "
+                f"parameters from was met in {limits.start_s:g} s"
             ))  # fmt: skip
         if self._source is None or self._source.state != "alive":
             self._choose()

@@ -104,7 +104,6 @@ class Worker:
         )
         self.cuts = Cuts(self.context, checkpoint_every)
         self.adoption: Adoption | None = None
-        self._rejoins = False
         self.finished = False  # no more steps will come: start nothing
         self.ledger = ledger
         if ledger is not None:
@@ -125,7 +124,7 @@ class Worker:
         states = [peer.state for peer in self.peers.values()]
         if self.adoption is not None:
             return False
-        return "expected" not in states or (self._rejoins and "alive" in states)
+        return "expected" not in states or (self.merging.newcomer and "alive" in states)
 
     @property
     def progress(self) -> float | None:
@@ -163,6 +162,7 @@ class Worker:
             if not self._stale(peer, packet.message, now_s):
                 self._dispatch(peer, packet, now_s)
         self._watch(now_s)
+        joining.check(self)
         self._contact(now_s)
         self.exchanges.retry(self.peers, now_s)
         if not self.exchanges.open:  # only then is this worker ready to be merged
@@ -311,7 +311,7 @@ class Worker:
     def rejoin(self, tree: snapshot.Tree | None, now_s: float) -> None:
         """Come back as another, before `start`: from a checkpoint of the former self, or from the
         parameters of a neighbour. The ledger is one that is not begun anew."""
-        self._rejoins = True
+        self.merging.newcomer = True
         if tree is None:
             self.adoption = Adoption(self)
         else:

@@ -221,3 +221,22 @@ def test_the_newest_line_is_taken(tmp_path: Path) -> None:
     assert found.name == "ab+1"
     with locked(out), pytest.raises(ConfigError, match="still going on"), locked(out):
         pass
+
+
+@pytest.mark.slow
+def test_who_lacks_a_checkpoint_rejoins_the_others(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = run(
+        tmp_path, "-n", "3", "-o", "out", "--checkpoint-every", "30", "--set", "steps=600"
+    )  # fmt: skip
+    until(lambda: cut(out, 3) >= 3, process, "three checkpoints")
+    kill_all(process)
+    for file in (out / "workers/1/checkpoints").iterdir():
+        file.unlink()
+    assert "of worker 1" in decent("launch", "--resume", out).stderr
+    done = decent("launch", "--resume", out, "--restarts", "1", "--json")
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    assert summary["merged_among"] == [0, 1, 2]
+    assert [each["steps"] for each in summary["workers"]] == [600] * 3
+    assert decent("audit", out).exit_code == 0
