@@ -97,6 +97,10 @@ class RuntimeTable(Strict, frozen=True):
     dead_s: float = 15.0
     ledger: bool | Literal["auto"] = "auto"
     """for `decent audit`; auto: of many chunks, local steps are measured in one of sixteen"""
+    checkpoint_every: int = 0
+    """local steps from one checkpoint to the next, at most; 0: none are taken"""
+    restarts: int = 0
+    """how often a worker that dies is started again"""
 
 
 class SimulationTable(Strict, frozen=True):
@@ -171,6 +175,8 @@ class Config(Strict, frozen=True):
             )
         _at_least("runtime.threads", self.runtime.threads, 1)
         _at_least("runtime.chunk_kib", self.runtime.chunk_kib, 1)
+        for field in ("checkpoint_every", "restarts"):
+            _at_least(f"runtime.{field}", getattr(self.runtime, field), 0)
         for field in ("start_s", "silent_s", "dead_s"):
             _more_than_0(f"runtime.{field}", getattr(self.runtime, field))
         if not 0 <= self.runtime.port <= 65_535 - (self.workers or 1):

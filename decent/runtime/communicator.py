@@ -4,8 +4,9 @@
 message, a word of the training process, or the worker's next event comes; it never spins. It ends
 with its training process, whatever ends that.
 
-Said to it:  wake · merge (round, weight, vector) · close
-It says:     ready (address) · merged (round, among, vector) · stats · error (kind, text)
+Said to it:  wake · merge (round, weight, vector) · cut · close
+It says:     ready (address, steps) · merged (round, among, vector) · cut (since, index) · stats
+             · error (kind, text)
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ import msgpack
 import numpy as np
 
 from decent.dynamics import system_on
-from decent.errors import ConfigError, DecentError, PeerRefused, ProtocolError, WrongKey
-from decent.folder import Journal, worker_folder
+from decent.errors import DecentError, PeerRefused, ProtocolError, WrongKey
 from decent.runtime import link, security
 from decent.runtime.board import Board
+from decent.runtime.dialler import Dialler
 from decent.runtime.gate import ChunkGate
+from decent.runtime.records import Records
 from decent.runtime.rendezvous import Rendezvous
 from decent.runtime.wire import Wire
 from decent.transport.curve import Curve, keys_in, new_keys
 from decent.transport.zeromq import Arrival, Refusal, ZeroMQ
-from decent.worker import Ledger, Reduction, Worker, frames
+from decent.worker import Reduction, Worker, frames
 from decent.worker import messages as m
 from decent.worker.context import TRACED
-from decent.worker.ledger import FILE
 
 BATCH = 8
 """messages taken from a connection before others get their turn"""
@@ -52,12 +53,8 @@ class Communicator:
     def __init__(self, spec: link.Spec, board: Board, line: Connection) -> None:
         self.spec, self.board, self.line = spec, board, line
         self._origin_s = spec.origin_s
-        home = worker_folder(Path(spec.folder), spec.me)
-        self._journal = Journal(home / "trace.jsonl")
-        kept = spec.kept
-        self._books = Journal(None if kept is None else home / FILE)
-        ledger = None if kept is None else Ledger(self._books, spec.seed, kept, board.stepped)
-        epoch = time.time_ns() // 1_000_000
+        self.records = Records(spec, board)
+        epoch = self.records.epoch
         frame_bytes = max(spec.limits.chunk * np.dtype(spec.dtype).itemsize, frames.HEADER_BYTES)
         name = f"{spec.run}/{spec.me}/{epoch}"
         self.rendezvous = Rendezvous(Path(spec.folder))
@@ -67,13 +64,22 @@ class Communicator:
         self._wire = Wire(spec, board, self.rendezvous)
         key = None if curve is None else curve.public
         self.rendezvous.publish(spec.me, self.transport.address, self._wire.place, key)
+        self._dialler = Dialler(
+            spec, self.transport, self.rendezvous, self._keyring,
+            lambda peer, why: self.worker.refused(peer, why, self.now(), final=False),
+        )  # fmt: skip
         self._gate = ChunkGate(board.fd)
         self.worker = Worker(
             spec.me, spec.topology, spec.dynamics, spec.schedule, board.state,
             seed=spec.seed, run=spec.run, digest=spec.digest, steps=spec.steps, epoch=epoch,
-            limits=spec.limits, record=self._journal, guard=self._gate, codec=spec.codec,
-            ledger=ledger, near=self._wire.near,
+            limits=spec.limits, record=self.records.trace, guard=self._gate, codec=spec.codec,
+            ledger=self.records.ledger, checkpoint_every=spec.checkpoint_every,
+            near=self._wire.near,
         )  # fmt: skip
+        if spec.rejoins:
+            self.worker.rejoin(self.records.found, self.now())
+        elif self.records.found is not None:
+            self.worker.restore(self.records.found, self.now())
         self._merges: dict[int, Reduction] = {}  # asked for and not yet told
         self._ready = False
         self._closing_s = math.inf
@@ -109,12 +115,11 @@ class Communicator:
             self._refused(refusal)
 
     def stop(self, reason: str) -> None:
-        """Say good-bye and let go of everything."""
+        """Say good-bye, if it is for good, and let go of everything."""
         if reason:
             self.worker.leave(reason)
             self._flush()
-        self._journal.close()
-        self._books.close()
+        self.records.close()
         self.transport.close()
 
     def _turn(self) -> None:
@@ -126,6 +131,7 @@ class Communicator:
         self._flush()
         self._tell(now_s)
         self.board.wake_step = min(self.worker.wake_step(), self._drift_at)
+        self.board.cut_step = self.worker.cut_step
 
     def _advance(self) -> None:
         """Tell the worker of the steps that training has taken meanwhile."""
@@ -155,6 +161,8 @@ class Communicator:
             said = msgpack.unpackb(self.line.recv_bytes())
             if said["do"] == "merge":
                 self._merge(said)
+            elif said["do"] == "cut":
+                self._checkpoint()
             elif said["do"] == "close":
                 self._closing_s = self.now() + LINGER_S
 
@@ -170,11 +178,22 @@ class Communicator:
         )
         self._flush()
 
+    def _checkpoint(self) -> None:
+        """Training stands between two steps, and waits for the copy alone."""
+        self._advance()
+        if self.worker.merging.started:  # since training has looked
+            self._say(cut=None)
+            return
+        tree = self.worker.checkpoint(self.now())
+        self.board.cut_step = self.worker.cut_step
+        self._say(cut=[tree["since"], tree["cut"]])
+        self.records.keep(tree)
+
     def _tell(self, now_s: float) -> None:
         """What the training process waits for, or should know."""
         if not self._ready and self.worker.ready and self.worker.context.fatal is None:
             self._ready = True
-            self._say(ready=self.transport.address)
+            self._say(ready=self.transport.address, steps=self.worker.context.clock.steps)
         for round, reduction in list(self._merges.items()):
             if reduction.result is not None:
                 del self._merges[round]
@@ -184,8 +203,8 @@ class Communicator:
         if now_s >= self._publish_at_s:
             self._publish_at_s = now_s + PUBLISH_S
             self.board.publish(self.worker.context.stats.as_dict())
-            self._journal.flush()
-            self._books.flush()
+            self.records.flush()
+            self._dialler.look(self.worker.peers.values(), now_s)
 
     def _deliver(self, round: int, result: np.ndarray[Any, Any], among: tuple[int, ...]) -> None:
         if round == 0:
@@ -219,27 +238,9 @@ class Communicator:
         packets, outbox[:] = list(outbox), []
         for packet in packets:
             peer = packet.message.dst
-            if not self.transport.knows(peer) and not self._dial(peer):
+            if not self.transport.knows(peer) and not self._dialler.dial(peer):
                 continue
             self.transport.send(peer, self._wire.encode(packet))
-
-    def _dial(self, peer: int) -> bool:
-        """The higher of two workers dials; False while there is nowhere to dial."""
-        if peer >= self.spec.me:
-            return False
-        addresses = self.spec.topology.addresses
-        address = addresses[peer] if addresses else None
-        via = self.rendezvous.via(peer, self.spec.me)
-        address = via or address or self.rendezvous.lookup(peer)
-        key = self._keyring.key(peer) if self.spec.encrypt else None
-        if address is None or (self.spec.encrypt and key is None):
-            return False
-        try:
-            self.transport.dial(peer, address, key)
-        except ConfigError as error:  # it may yet publish another
-            self.worker.refused(peer, str(error), self.now(), final=False)
-            return False
-        return True
 
     def _curve(self) -> Curve:
         file = self.spec.key_file
@@ -303,13 +304,13 @@ def main() -> None:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         if communicator is not None:
             communicator.worker.context.trace("fault", communicator.now(), what="training died")
-            communicator.stop("its training process died")
+            communicator.stop("" if communicator.spec.returns else "its training process died")
     except Exception as error:
         kind = type(error).__name__
         if communicator is not None:
             communicator.worker.context.trace("fault", communicator.now(), what=str(error))
             communicator.board.fail()
-            communicator.stop(f"{kind}: {error}")
+            communicator.stop("" if communicator.spec.returns else f"{kind}: {error}")
         line.send_bytes(msgpack.packb({"error": kind, "text": str(error)}))
         if not isinstance(error, DecentError):
             raise

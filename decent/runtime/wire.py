@@ -30,7 +30,7 @@ class Wire:
         self.near: Near = self.shortcuts or Near()
 
     def _shortcuts(self, board: Board) -> Shortcuts:
-        values = Values(board.fd, board.begin, self._values_bytes)
+        values = Values(board.fd, board.start, self._values_bytes)
         lanes = self._spec.limits.window
         return Shortcuts(self._chunk_bytes, self._peers, lanes, self._locate, values)
 

@@ -13,6 +13,7 @@ dataclass fields. `Poisson`, `Periodic` and `OnePeer` are written with nothing e
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast, runtime_checkable
@@ -139,6 +140,7 @@ class Agenda:
             )
         self._contacts = iter(contacts)
         self._repeats = 0
+        self._log = array("d")  # when the schedule was resumed, and how far the run was
         self.next_time = -math.inf
         self._peer: int | None = None
         self._advance()
@@ -149,7 +151,21 @@ class Agenda:
         while self.next_time <= time:
             if self._peer is not None:
                 yield self._peer
+            self._log.extend((time, math.nan if progress is None else progress))
             self._advance()
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs. A generator cannot be copied, but it can be played again: all that
+        it looks at are its own draws, and the moments at which it was resumed."""
+        return {"moments": np.array(self._log)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Play a fresh agenda up to where another one was."""
+        for time, progress in state["moments"].reshape(-1, 2).tolist():
+            known = None if math.isnan(progress) else progress
+            self._view.moment.time, self._view.moment.progress = time, known
+            self._advance()
+        self._log = array("d", state["moments"].tolist())
 
     def _advance(self) -> None:
         before = self.next_time

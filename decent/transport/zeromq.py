@@ -88,7 +88,7 @@ class ZeroMQ:
         if peer in self._dealers:
             self._handshakes.forget(peer)
             self.poller.unregister(self._dealers[peer])
-            self._dealers.pop(peer).close()
+            self._dealers.pop(peer).close(linger=0)  # what waits is for where nobody is
         dealer = self._socket(zmq.DEALER)
         name = self._name + b"/%d" % peer
         try:

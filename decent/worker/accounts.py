@@ -14,6 +14,7 @@ basis; told in the papers' slots.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -137,6 +138,30 @@ class Accounts(Slots):
                 }  # fmt: skip
             account.steps, account.events = np.zeros_like(account.steps), 0
         return total
+
+    def state(self) -> dict[str, Any]:
+        names = ("seen", "expected", "steps", "size", "events")
+        return super().state() | {
+            "accounts": {
+                chunk: {name: getattr(account, name) for name in names}
+                for chunk, account in self._accounts.items()
+            },
+            "stepped": self._stepped, "conserved": self.conserved,
+        }  # fmt: skip
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self._known, self.conserved = self.system, state["conserved"]
+        self._stepped[:] = state["stepped"]
+        for chunk, kept in state["accounts"].items():
+            for name, value in kept.items():
+                setattr(self._accounts[chunk], name, value)
+
+    def reopen(self) -> None:
+        """Go on from what is held, whatever it was before."""
+        for row, (chunk, length) in enumerate(self.kept.items()):
+            with self._guard:
+                self._open(row, chunk, length)
 
     def _open(self, row: int, chunk: int, length: int) -> None:
         held, size = self._measure(chunk, length)

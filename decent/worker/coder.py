@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -74,6 +76,15 @@ class Coder:
         """The peer has lost its memory."""
         for key in [key for key in self._agreed if key[0] == peer]:
             del self._agreed[key]
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs; arrays are the live ones."""
+        agreed = [[*key, values] for key, values in self._agreed.items()]
+        return {"agreed": agreed, "lost": self._lost, "norm": self._norm}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._agreed = {(peer, chunk): values for peer, chunk, values in state["agreed"]}
+        self._lost, self._norm = state["lost"], state["norm"]
 
     def _count(self, values: Array, said: Said, agreed: Array | None) -> None:
         if said.values is values:

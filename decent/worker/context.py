@@ -54,6 +54,7 @@ class Context:
     clock: Clock
     record: Record
     near: Near = field(default_factory=Near)
+    cut: int = 0  # checkpoints taken: the index of the latest (see `cuts`)
     outbox: list[m.Packet] = field(default_factory=list)
     stats: Stats = field(default_factory=Stats)
     fatal: Exception | None = None
@@ -63,7 +64,7 @@ class Context:
     ) -> None:
         if payload is not None:
             self.stats.bytes_sent += payload.nbytes
-        message = kind(src=self.me, dst=to, epoch=self.epoch, **fields)
+        message = kind(src=self.me, dst=to, epoch=self.epoch, cut=self.cut, **fields)
         self.outbox.append(m.Packet(message, payload))
 
     def trace(self, event: str, now_s: float, **fields: Any) -> None:

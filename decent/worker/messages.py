@@ -20,9 +20,13 @@ Real = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 Weight = Annotated[float, msgspec.Meta(gt=0, le=1e300)]
 
 
-class Message(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag=str.lower
-):
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """How many checkpoints the sender has taken (see `cuts`)."""
+
+    cut: Count = 0
+
+
+class Message(Counted, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag=str.lower):
     """Sender, addressee, and the sender's incarnation: a restarted worker has a higher epoch."""
 
     src: Count
@@ -117,6 +121,19 @@ class Settled(Addressed, frozen=True):
     seq: Count
 
 
+class Show(Message, frozen=True):
+    """Show me that chunk of your parameters: I have come back with nothing."""
+
+    chunk: Count
+
+
+class Shown(Message, frozen=True):
+    """A chunk of the sender's parameters as they are, after so many local steps."""
+
+    chunk: Count
+    steps: Count
+
+
 class Wave(Message, frozen=True):
     """Base of the global merge's messages: which merge, and among whom (`dead`: without them)."""
 
@@ -173,7 +190,7 @@ class Obituary(Wave, frozen=True):
     """The sender lives, and merges without `dead`: perhaps more than you know of."""
 
 
-WithPayload = (Request, Reply, Change, Partial, Result)
+WithPayload = (Request, Reply, Change, Shown, Partial, Result)
 Coded = (Request, Reply, Change)
 Any_ = (
     Hello
@@ -186,6 +203,8 @@ Any_ = (
     | Change
     | Decline
     | Settled
+    | Show
+    | Shown
     | Ready
     | Collect
     | Partial

@@ -11,8 +11,9 @@ one small matrix, T_Q · exp(A_P (t − t₀)) · T_P⁻¹, applied to the S row
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ Array = np.ndarray[Any, Any]
 
 
 TAME = 1e-3
-"""coefficients above this and below its inverse: scaled by them, single precision keeps its range"""
+"""coefficients from this to its inverse: scaled by them, single precision keeps its range"""
 
 
 class Overwritten(Exception):
@@ -50,9 +51,7 @@ class Slots:
                 f"a state of shape {array.shape}",
                 f"({len(system.slots)}, d) with d ≥ 1, for slots {', '.join(system.slots)}",
             )
-        for row, share in zip(array[1:], system.basis[1:, 0], strict=True):
-            if share:
-                row += float(share) * array[0]
+        _relate(array, system)
         self.array, self.chunk, self.system = array, chunk, system
         self.values = int(array.shape[1])
         self.chunks = -(-self.values // chunk)
@@ -127,6 +126,37 @@ class Slots:
             result[:, self.span(chunk)] = inverse @ self.array[:, self.span(chunk)]
         return result
 
+    def live(self, chunk: int, time: float) -> Array:
+        """A copy of this chunk of the parameters, at `time`."""
+        with self._guard:
+            self._drift(chunk, time)
+            return self.array[0, self.span(chunk)].copy()
+
+    def begin(self, state: Array, time: float) -> None:
+        """Begin anew at `time`, with a state in the papers' own slots."""
+        with self._guard:
+            self.array[:] = state
+            _relate(self.array, self.system)
+        self._systems, self._times = [self.system] * self.chunks, [time] * self.chunks
+        self._resting = [not self.array[1:].any()] * self.chunks
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs; arrays are the live ones."""
+        systems = list({id(each): each for each in [*self._systems, self.system]}.values())
+        return {
+            "array": self.array, "times": self._times, "resting": self._resting,
+            "systems": [_constants(each) for each in systems],
+            "which": [systems.index(each) for each in [*self._systems, self.system]],
+        }  # fmt: skip
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what was kept of slots of the same shape."""
+        systems = [System(**{**each, "slots": tuple(each["slots"])}) for each in state["systems"]]
+        *self._systems, self.system = (systems[k] for k in state["which"])
+        self._times, self._resting = list(state["times"]), list(state["resting"])
+        with self._guard:
+            self.array[:] = state["array"]
+
     def _moves(self, chunk: int, system: System) -> bool:
         """False while only row 0 is not zero and the flow leaves it alone."""
         return not self._resting[chunk] or bool(system.relative.flow[:, 0].any())
@@ -193,6 +223,19 @@ class Slots:
 
     def _note(self, chunk: int, scaled: Array, scale: float, size: float, mix: Array) -> None:
         """What is about to be mixed: scaled/scale, with these coefficients. For the ledger."""
+
+
+def _relate(array: Array, system: System) -> None:
+    """From the papers' slots into the relative basis."""
+    for row, share in zip(array[1:], system.basis[1:, 0], strict=True):
+        if share:
+            row += float(share) * array[0]
+
+
+def _constants(system: System) -> dict[str, Any]:
+    """As plain values."""
+    values = {each.name: getattr(system, each.name) for each in fields(system)}
+    return {name: np.asarray(value).tolist() for name, value in values.items()}
 
 
 def _combine(coefficients: Array, rows: Array) -> Array | None:
