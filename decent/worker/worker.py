@@ -164,7 +164,7 @@ class Worker:
             return
         for packet in self.cuts.released():
             peer = self.peers[packet.message.src]
-            if not self._stale(peer, packet.message, now_s):
+            if not self.greetings.stale(peer, packet.message, now_s):
                 self._dispatch(peer, packet, now_s)
         self._watch(now_s)
         joining.check(self)
