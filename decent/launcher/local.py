@@ -59,9 +59,6 @@ class Local:
         self._run = resume or Run(secrets.token_hex(8), self.workers, *given)
 
     def start(self) -> None:
-        from decent.runtime.security import check_keys
-
-        check_keys(self.config, self.config.make_topology())
         os.environ["OMP_NUM_THREADS"] = str(self.config.runtime.threads)
         self._context.set_forkserver_preload(["decent.runtime.warm"])
         self.origin_s -= begin(self._run, self.out)
@@ -251,7 +248,10 @@ def launch(
     Returns the outcome: results, merged metrics, faults, wall_s, interrupted. Raises InputError,
     with nothing left running, for what the workers cannot use.
     """
+    from decent.runtime.security import check_keys
+
     show = on_status or (lambda status: None)
+    check_keys(config, config.make_topology())
     out.mkdir(parents=True, exist_ok=True)
     local = Local(config, out, script, arguments or [], resume)
     interrupted = False
