@@ -45,6 +45,7 @@ class Mixing:
     def show(self, chunk: int, now_s: float) -> None:
         """Let a peer take it from where it stands."""
         self.slots.drift(chunk, self.context.clock.time(now_s))
+        self.context.stats.bytes_sent += self.coder.size(chunk) * self.slots.array.itemsize
         self.sent(self.coder.size(chunk))
 
     def answer(self, peer: int, asking: m.Asking, packet: m.Packet, now_s: float) -> Array:
