@@ -62,6 +62,7 @@ class Half:
         if rank == 0:
             done = stats.completed + 1
             peer = self.worker.peers[1]
+            self._until(lambda: peer.met)
             self.worker.exchanges.start(peer, self.communicator.now())
             self.communicator._flush()
             self._until(lambda: stats.completed >= done)

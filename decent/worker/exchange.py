@@ -28,6 +28,7 @@ import numpy as np
 from decent.worker.codec import Array, Said
 from decent.worker.limits import Limits
 from decent.worker.roundtrip import RoundTrip
+from decent.worker.window import Window
 
 
 @dataclass
@@ -38,6 +39,7 @@ class InFlight:
     sent_s: float
     retry_at_s: float
     pause_s: float
+    ahead: int  # how many were in flight, with this one
     repeated: bool = False
 
 
@@ -52,8 +54,10 @@ class Exchange:
     started_s: float
     limits: Limits
     round_trip: RoundTrip
+    window: Window
     flying: dict[int, InFlight] = field(default_factory=dict)
     sent: int = 0
+    landed: int = 0
     mixed: int = 0  # values
     squared: float = 0.0  # ‖m_i − m_j‖² over the chunks mixed
     declined: str = ""  # why the peer mixes no more of it
@@ -61,13 +65,13 @@ class Exchange:
     def sendable(self) -> Iterator[int]:
         """Chunks to send now: the window slides over the first that is not answered, so that the
         peer need not remember more than a window of replies."""
-        while self.sent < self.chunks and self.sent - self.settled < self.limits.window:
+        while self.sent < self.chunks and self.sent - self.settled < self._open:
             self.sent += 1
             yield self.sent - 1
 
     def fly(self, chunk: int, said: Said, now_s: float) -> None:
-        pause_s = self.round_trip.pause_s(self.limits)
-        self.flying[chunk] = InFlight(said, now_s, now_s + pause_s, pause_s)
+        pause_s = self.round_trip.pause_s(self.limits, cold=not self.landed)
+        self.flying[chunk] = InFlight(said, now_s, now_s + pause_s, pause_s, len(self.flying) + 1)
 
     def overdue(self, now_s: float) -> Iterator[int]:
         """Chunks to send again, each after twice the pause before."""
@@ -82,6 +86,8 @@ class Exchange:
         flight = self.flying.pop(chunk)
         if not flight.repeated:
             self.round_trip.measure(now_s - flight.sent_s)
+            self.window.land(flight.ahead, now_s - flight.sent_s, self.limits)
+        self.landed += 1
         self.mixed += values
         self.squared += squared
 
@@ -89,6 +95,10 @@ class Exchange:
         """Nothing more is sent; other chunks in flight may still have been mixed."""
         del self.flying[chunk]
         self.chunks, self.declined = self.sent, reason
+
+    @property
+    def _open(self) -> int:
+        return self.window.open(self.landed, self.limits)
 
     @property
     def settled(self) -> int:

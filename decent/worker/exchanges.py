@@ -46,7 +46,9 @@ class Exchanges:
             started_s=now_s,
             limits=self.context.limits,
             round_trip=peer.round_trip,
+            window=peer.window,
         )
+        peer.window.begin()
         peer.seq += 1
         self.open[peer.id] = exchange
         self.context.stats.started += 1

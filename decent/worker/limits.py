@@ -11,8 +11,13 @@ class Limits:
 
     chunk: int = 131_072
     """values in a chunk: 512 KiB of float32 stay in a core's cache while they are mixed"""
-    window: int = 4
-    """chunks of one exchange in flight"""
+    window: int = 64
+    """chunks of one exchange in flight, at most: the link decides (see `window`), and the responder
+    remembers so many replies"""
+    window_least: int = 2
+    """… and at least: one on its way there, one on its way back"""
+    merge_window: int = 4
+    """chunks of a merge under way, with each peer"""
     max_open: int = 4
     """exchanges a worker may have started and not completed, over all edges"""
     beat_s: float = 0.5

@@ -8,6 +8,7 @@ from typing import Literal
 from decent.worker.exchange import Answers
 from decent.worker.limits import Limits
 from decent.worker.roundtrip import RoundTrip
+from decent.worker.window import Window
 
 State = Literal["expected", "alive", "silent", "dead"]
 
@@ -23,6 +24,7 @@ class Peer:
     state: State = "expected"
     answers: Answers = field(default_factory=Answers)
     round_trip: RoundTrip = field(default_factory=RoundTrip)
+    window: Window = field(default_factory=Window)
     doubt: str = ""  # why it seems that we shall never meet it
     seq: int = 0  # of our next exchange with it
 

@@ -190,7 +190,7 @@ class Reduction:
         """The root keeps a window of chunks under way."""
         while (
             self._collecting < self.chunks
-            and self._collecting - len(self._have) < self.limits.window
+            and self._collecting - len(self._have) < self.limits.merge_window
         ):
             self._collecting += 1
             self._collect(self._collecting - 1)
@@ -237,7 +237,7 @@ class Reduction:
 
     def _fetch_more(self) -> None:
         """Below the root, a window of results is under way, in order."""
-        while self._fetched in self._partials and len(self._fetching) < self.limits.window:
+        while self._fetched in self._partials and len(self._fetching) < self.limits.merge_window:
             self._fetching.add(self._fetched)
             self._fetch(self._fetched)
             self._fetched += 1

@@ -10,9 +10,14 @@ either (Karn's rule): a pause that had to be doubled holds until the next sample
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from decent.worker.limits import Limits
+
+COLD = 10
+"""round trips that TCP may need, after a rest, until a chunk is through each way: it doubles what it
+sends from some 14 KiB on"""
 
 
 @dataclass
@@ -21,11 +26,13 @@ class RoundTrip:
 
     mean_s: float | None = None
     deviation_s: float = 0.0
+    least_s: float = math.inf
     _doubled_s: float = 0.0
 
     def measure(self, sample_s: float) -> None:
         """It took so long to be answered."""
         sample_s = max(0.0, sample_s)
+        self.least_s = min(self.least_s, sample_s)
         if self.mean_s is None:
             self.mean_s, self.deviation_s = sample_s, sample_s / 2
         else:
@@ -33,9 +40,11 @@ class RoundTrip:
             self.mean_s += (sample_s - self.mean_s) / 8
         self._doubled_s = 0.0
 
-    def pause_s(self, limits: Limits) -> float:
-        """How long to wait for an answer."""
+    def pause_s(self, limits: Limits, cold: bool = False) -> float:
+        """How long to wait for an answer; on a connection that may be `cold`, longer."""
         pause_s = (self.mean_s or 0.0) + max(limits.retry_least_s, 4 * self.deviation_s)
+        if cold and self.least_s < math.inf:
+            pause_s += COLD * self.least_s
         return min(limits.retry_most_s, max(pause_s, self._doubled_s))
 
     def double(self, pause_s: float, limits: Limits) -> float:
