@@ -228,7 +228,8 @@ class Communicator:
             if self.shortcuts is not None and isinstance(packet.message, m.Request | m.Reply):
                 key = packet.message.seq, packet.message.chunk
                 frames = self.shortcuts.outgoing(peer, type(packet.message).__name__, key, frames)
-            self.transport.send(peer, frames)
+            beat = isinstance(packet.message, m.Beat)
+            (self.transport.beat if beat else self.transport.send)(peer, frames)
 
     def _arena_of(self, peer: int) -> Place | None:
         found = self.rendezvous.arena(peer)
@@ -291,7 +292,7 @@ class Communicator:
         """The worker whose connection this says it is."""
         if arrival.dialled is not None:
             return arrival.dialled
-        source = (b"///" + arrival.route).rsplit(b"/", 3)[1]
+        source = arrival.name[1]
         return int(source) if source.isdigit() else None
 
     def _refuse(self, arrival: Arrival, error: PeerRefused) -> None:

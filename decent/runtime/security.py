@@ -108,7 +108,7 @@ def check_sender(arrival: Arrival, message: Message, me: int) -> None:
                 f"worker {arrival.dialled} was dialled, worker {src} answers: check the addresses"
             )
         return
-    _, source, _, dialled = (b"///" + arrival.route).rsplit(b"/", 3)
+    _, source, _, dialled = arrival.name
     if source != b"%d" % src:
         raise ProtocolError(f"a connection named {arrival.route[:80]!r} speaks for worker {src}")
     if arrival.holder not in (None, src):

@@ -34,10 +34,13 @@ class Stats:
     damaged: int = 0  # payloads that do not match their checksum
     codec_error: float = 0.0  # ‖decoded − value‖/‖value‖ over all that was encoded here
     last_distance: float = 0.0  # ‖m_i − m_j‖ at the last exchange started here
+    round_trips_s: dict[str, float] = field(default_factory=dict)  # peer → of signs of life
     skipped: Counter[str] = field(default_factory=Counter)  # reason → contacts not made
 
     def as_dict(self) -> dict[str, Any]:
-        return {**vars(self), "skipped": dict(self.skipped)}
+        return {
+            **vars(self), "skipped": dict(self.skipped), "round_trips_s": dict(self.round_trips_s)
+        }  # fmt: skip
 
 
 @dataclass

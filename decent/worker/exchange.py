@@ -40,6 +40,7 @@ class InFlight:
     retry_at_s: float
     pause_s: float
     ahead: int  # how many were in flight, with this one
+    full: bool  # and that was all of the window
     repeated: bool = False
 
 
@@ -63,15 +64,19 @@ class Exchange:
     declined: str = ""  # why the peer mixes no more of it
 
     def sendable(self) -> Iterator[int]:
-        """Chunks to send now: the window slides over the first that is not answered, so that the
-        peer need not remember more than a window of replies."""
-        while self.sent < self.chunks and self.sent - self.settled < self._open:
+        """Chunks to send now. The peer remembers replies from the first chunk that is not answered
+        on: never more than the largest window."""
+        while self.sent < self.chunks and len(self.flying) < self._open:
+            if self.sent - self.settled >= self.limits.window:
+                break
             self.sent += 1
             yield self.sent - 1
 
     def fly(self, chunk: int, said: Said, now_s: float) -> None:
         pause_s = self.round_trip.pause_s(self.limits, cold=not self.landed)
-        self.flying[chunk] = InFlight(said, now_s, now_s + pause_s, pause_s, len(self.flying) + 1)
+        ahead = len(self.flying) + 1
+        full = self.window.full(ahead, self.limits)
+        self.flying[chunk] = InFlight(said, now_s, now_s + pause_s, pause_s, ahead, full)
 
     def overdue(self, now_s: float) -> Iterator[int]:
         """Chunks to send again, each after twice the pause before."""
@@ -85,8 +90,10 @@ class Exchange:
     def land(self, chunk: int, values: int, squared: float, now_s: float) -> None:
         flight = self.flying.pop(chunk)
         if not flight.repeated:
-            self.round_trip.measure(now_s - flight.sent_s)
-            self.window.land(flight.ahead, now_s - flight.sent_s, self.limits)
+            took_s = now_s - flight.sent_s
+            self.round_trip.measure(took_s)
+            deviation_s = self.round_trip.deviation_s
+            self.window.land(flight.ahead, flight.full, took_s, deviation_s, self.limits)
         self.landed += 1
         self.mixed += values
         self.squared += squared

@@ -30,7 +30,8 @@ class Limits:
     """how long a peer may take to appear at all"""
     retry_s: float = 1.0
     """before the merge asks for anything again"""
-    retry_least_s: float = 0.25
-    """beyond the mean round trip, before a chunk is asked for again; doubles at each attempt"""
+    retry_least_s: float = 0.4
+    """beyond the mean round trip, before a chunk is asked for again; doubles at each attempt. TCP
+    itself may rest for 0.2 s and a round trip, to look at an empty link (BBR)"""
     retry_most_s: float = 60.0
     """before a chunk is asked for again, at most"""

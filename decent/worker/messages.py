@@ -18,7 +18,7 @@ import xxhash
 
 from decent.errors import PeerRefused, ProtocolError
 
-VERSION = 2
+VERSION = 3
 HEADER_BYTES = 16_384
 """A header is some hundred bytes; anything beyond this is not one of ours."""
 SLOTS = 64
@@ -63,7 +63,10 @@ class Refuse(Message, frozen=True):
 
 
 class Beat(Message, frozen=True):
-    """A sign of life."""
+    """A sign of life, said at `asked_s` of the asker's time; `answer` asks to have that back."""
+
+    asked_s: Real = 0.0
+    answer: bool = False
 
 
 class Gone(Message, frozen=True):

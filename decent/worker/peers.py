@@ -23,7 +23,8 @@ class Peer:
     heard_s: float = 0.0
     state: State = "expected"
     answers: Answers = field(default_factory=Answers)
-    round_trip: RoundTrip = field(default_factory=RoundTrip)
+    round_trip: RoundTrip = field(default_factory=RoundTrip)  # of chunks
+    pulse: RoundTrip = field(default_factory=RoundTrip)  # of signs of life
     window: Window = field(default_factory=Window)
     doubt: str = ""  # why it seems that we shall never meet it
     seq: int = 0  # of our next exchange with it

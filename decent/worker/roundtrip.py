@@ -2,9 +2,11 @@
 
     first sample R     mean ← R,   deviation ← R/2
     further ones       deviation ← ¾·deviation + ¼·|mean − R|,   mean ← ⅞·mean + ⅛·R
-    pause              mean + max(least, 4·deviation), at most `most`
+    pause              mean + max(least, ½·mean, 4·deviation), at most `most`
+    … after a rest     COLD · the least sample more
 
-as TCP does it (RFC 6298). The answer to what was said twice is no sample, since it may be to
+as TCP does it (RFC 6298), but for ½·mean: chunks can be so large that one more in a queue is far
+beyond the deviation. The answer to what was said twice is no sample, since it may be to
 either (Karn's rule): a pause that had to be doubled holds until the next sample. Seconds.
 """
 
@@ -16,8 +18,8 @@ from dataclasses import dataclass
 from decent.worker.limits import Limits
 
 COLD = 10
-"""round trips that TCP may need, after a rest, until a chunk is through each way: it doubles what it
-sends from some 14 KiB on"""
+"""round trips that TCP may need, after a rest, until a chunk is through each way: what it sends in
+one doubles, from some 14 KiB on"""
 
 
 @dataclass
@@ -42,7 +44,8 @@ class RoundTrip:
 
     def pause_s(self, limits: Limits, cold: bool = False) -> float:
         """How long to wait for an answer; on a connection that may be `cold`, longer."""
-        pause_s = (self.mean_s or 0.0) + max(limits.retry_least_s, 4 * self.deviation_s)
+        mean_s = self.mean_s or 0.0
+        pause_s = mean_s + max(limits.retry_least_s, mean_s / 2, 4 * self.deviation_s)
         if cold and self.least_s < math.inf:
             pause_s += COLD * self.least_s
         return min(limits.retry_most_s, max(pause_s, self._doubled_s))

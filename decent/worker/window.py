@@ -1,15 +1,18 @@
 """How many chunks to keep in flight to one peer: enough to fill the link, and not much more.
 
 A chunk that was sent as the w-th in flight and came back after R tells that the link carries w/R
-chunks a second (Little's law). With the least round trip R₀, of a chunk that waits for no other,
+chunks a second (Little's law). With R₀, what a chunk takes that waits for no other,
 
     in flight to fill it     w·R₀/R            (R₀ counts a chunk's own way through the link, twice)
     window                   GAIN · w·R₀/R + MORE
 
 so an empty link's window grows by a fifth a round trip, and a full one's queue is a fifth of what
-is on the way: signs of life that share the link wait no longer than that. It shrinks more slowly
-than it grows, as much else than a queue can hold up a chunk now and then: a busy peer, a lost
-packet. R₀ is the least of this exchange and the one before, since ways change. Seconds, chunks.
+is on the way: signs of life that share the link wait no longer than that.
+
+R₀ is the least seen in this exchange and the one before, since ways change, and SPREAD mean
+deviations more: where the link's own delay varies, its least is no measure. And the window shrinks
+more slowly than it grows, as much else than a queue can hold up a chunk now and then: a busy peer,
+a lost packet. Seconds, chunks.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ Size = TypeVar("Size", int, float)
 GAIN = 1.2
 MORE = 0.3
 SHRINK = 0.25
+SPREAD = 2.5
 FIRST = 4.0
 
 
@@ -46,13 +50,22 @@ class Window:
         whole = self._whole(limits)
         return min(whole, _within(whole // 2, limits) + landed)
 
-    def land(self, ahead: int, took_s: float, limits: Limits) -> None:
-        """A chunk is back that was the `ahead`-th in flight when it was sent. Where that was less
-        than the window, it was not the window that held the link back, and R₀ alone is learnt."""
+    def full(self, flying: int, limits: Limits) -> bool:
+        """Whether so many in flight are all that may be: else it is not the window that holds the
+        link back, and what they tell is R₀ alone."""
+        return flying >= self._whole(limits)
+
+    def land(
+        self, ahead: int, full: bool, took_s: float, deviation_s: float, limits: Limits
+    ) -> None:
+        """A chunk is back that was sent as the `ahead`-th in flight, into a window that was `full`
+        with it or was not. `deviation_s` is the mean one of what chunks take."""
         self._least_s = min(self._least_s, took_s)
-        if ahead < self._whole(limits):
+        if not full:
             return
-        share = min(self._least_s, self._before_s) / took_s if took_s > 0 else 1.0
+        noise_s = max(0.0, deviation_s - took_s / ahead / 2)  # queues of our own come by the chunk
+        empty_s = min(self._least_s, self._before_s) + SPREAD * noise_s
+        share = empty_s / took_s if took_s > empty_s else 1.0
         change = (GAIN * ahead * share + MORE - self.size) / self.size
         self.size = _within(self.size + change * (1 if change > 0 else SHRINK), limits)
 

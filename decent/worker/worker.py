@@ -21,6 +21,7 @@ from decent.errors import DynamicsError, PeerRefused
 from decent.schedule import Agenda, Never, Schedule, View
 from decent.topology import Topology
 from decent.worker import messages as m
+from decent.worker import pulse
 from decent.worker.clock import Clock, RateMeter, StepClock
 from decent.worker.codec import Codec
 from decent.worker.context import Context, Record
@@ -207,6 +208,8 @@ class Worker:
             self.exchanges.on_decline(peer, message, now_s)
         elif isinstance(message, m.Settled):
             self.exchanges.on_settled(peer, message)
+        elif isinstance(message, m.Beat):
+            pulse.felt(self.context, peer, message, now_s)
         elif isinstance(message, m.Gone):
             peer.state = "dead"
             self.context.trace("fault", now_s, what="peer dead", peer=peer.id, why=message.reason)
@@ -293,7 +296,7 @@ class Worker:
         self._beat_at_s = now_s + self.context.limits.beat_s
         for peer in self.peers.values():
             if peer.met:
-                self.context.send(peer.id, m.Beat)
+                pulse.feel(self.context, peer, now_s)
             elif peer.state != "dead":
                 self._greet(peer, now_s)
         self.merging.beat()

@@ -153,8 +153,8 @@ def test_what_is_not_answered_is_asked_again_ever_more_slowly() -> None:
         a.poll(tenth / 10)
         a.receive(Packet(m.Beat(1, 0, 0)), tenth / 10)
         asked += [tenth / 10] * len(said(a, m.Request))
-    assert asked == [0.3] * 2 + [0.8] * 2 + [1.8] * 2 + [3.8] * 2 + [7.8] * 2 + [15.8] * 2
-    assert a.context.stats.repeated == 12
+    assert asked == [0.4] * 2 + [1.3] * 2 + [3.0] * 2 + [6.2] * 2 + [12.7] * 2
+    assert a.context.stats.repeated == 10
     assert a.wake_s(19.9) <= 20.4
 
 

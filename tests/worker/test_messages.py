@@ -204,7 +204,7 @@ def test_another_run_and_another_version_in_words() -> None:
     beat = {"kind": "beat", "src": 0, "dst": 1, "epoch": 0}
     with pytest.raises(PeerRefused, match="belongs to run 'other', this worker to run 'run'"):
         m.decode([msgpack.packb([m.VERSION, "other", beat])], "run", DTYPES[0], LIMIT)
-    with pytest.raises(PeerRefused, match="speaks protocol version 7, this worker 2"):
+    with pytest.raises(PeerRefused, match="speaks protocol version 7, this worker 3"):
         m.decode([msgpack.packb([7, "run", beat])], "run", DTYPES[0], LIMIT)
 
 
