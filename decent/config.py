@@ -25,7 +25,7 @@ import msgspec
 from decent import dynamics as _dynamics
 from decent import merge as _merge
 from decent import schedule as _schedule
-from decent import share, toml
+from decent import share, toml, units
 from decent import topology as _topology
 from decent.errors import ConfigError, InputError, TopologyError
 
@@ -64,13 +64,17 @@ class MergeTable(Strict, frozen=True):
 
 
 class ExchangeTable(Strict, frozen=True):
-    """What an exchange sends of its values."""
+    """What an exchange sends of its values, and how much at a time."""
 
     codec: Literal["exact", "fp32", "bf16", "fp16", "int8", "topk"] = "exact"
     share: float = 0.1
     """topk: of the values of a chunk"""
     block: int = 256
     """int8: values to a scale"""
+    bandwidth: str | None = None
+    """of a worker's outgoing payloads, such as "20Mbit"; none: no limit"""
+    max_open: int = 4
+    """exchanges that a worker may have started and not completed"""
 
 
 class RuntimeTable(Strict, frozen=True):
@@ -89,7 +93,7 @@ class RuntimeTable(Strict, frozen=True):
     """file or folder of secret keys, for the public ones of the topology; none: fresh ones"""
     port: int = 0
     """worker i listens on port + i; 0 lets the system choose"""
-    chunk_kib: int = 512
+    chunk_kib: int | Literal["auto"] = "auto"
     shared_memory: bool = True
     """payloads to workers of the same machine go through shared memory"""
     start_s: float = 60.0
@@ -160,17 +164,21 @@ class Config(Strict, frozen=True):
             _more_than_0("topology.rate", self.topology.rate)
         if not 0 < self.exchange.share <= 1:
             raise ConfigError(f"exchange.share = {self.exchange.share}", "0 < share ≤ 1")
-        _at_least("exchange.block", self.exchange.block, 1)
-        if self.exchange.codec != "exact" and (
+        for field in ("block", "max_open"):
+            _at_least(f"exchange.{field}", getattr(self.exchange, field), 1)
+        if self.exchange.bandwidth is not None:
+            units.rate("exchange.bandwidth", self.exchange.bandwidth)
+        if (self.exchange.codec != "exact" or self.exchange.bandwidth is not None) and (
             self.method is not None or self.simulation.fidelity == "ideal"
         ):
             raise ConfigError(
-                f"exchange.codec = {self.exchange.codec!r}",
-                '"exact" in ideal simulations and round-based methods: they send no messages',
+                f"exchange.codec = {self.exchange.codec!r}, bandwidth = {self.exchange.bandwidth}",
+                '"exact" and none in ideal simulations and round-based methods: no messages there',
                 'use simulation.fidelity = "network"',
             )
         _at_least("runtime.threads", self.runtime.threads, 1)
-        _at_least("runtime.chunk_kib", self.runtime.chunk_kib, 1)
+        if self.runtime.chunk_kib != "auto":
+            _at_least("runtime.chunk_kib", self.runtime.chunk_kib, 1)
         for field in ("start_s", "silent_s", "dead_s"):
             _more_than_0(f"runtime.{field}", getattr(self.runtime, field))
         if not 0 <= self.runtime.port <= 65_535 - (self.workers or 1):

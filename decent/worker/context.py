@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from decent.worker import messages as m
+from decent.worker.budget import Budget
 from decent.worker.clock import Clock
 from decent.worker.limits import Limits
 from decent.worker.slots import Array
@@ -57,14 +58,24 @@ class Context:
     stats: Stats = field(default_factory=Stats)
     fatal: Exception | None = None
 
+    def __post_init__(self) -> None:
+        self.budget = Budget(self.limits.bandwidth)
+
     def send(
         self, to: int, kind: type[m.Message], payload: Array | None = None, **fields: Any
     ) -> None:
         if payload is not None:
             fields["check"] = m.checksum(payload)
-            self.stats.bytes_sent += payload.nbytes
-        message = kind(src=self.me, dst=to, epoch=self.epoch, **fields)
-        self.outbox.append(m.Packet(message, payload))
+        packet = m.Packet(kind(src=self.me, dst=to, epoch=self.epoch, **fields), payload)
+        if payload is None or self.budget.open:
+            self.leave(packet)
+        else:
+            self.budget.wait(packet)
+
+    def leave(self, packet: m.Packet) -> None:
+        self.stats.bytes_sent += packet.nbytes
+        self.budget.spend(packet.nbytes)
+        self.outbox.append(packet)
 
     def trace(self, event: str, now_s: float, **fields: Any) -> None:
         time = round(self.clock.time(now_s), 6)

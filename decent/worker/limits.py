@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -20,6 +21,8 @@ class Limits:
     """chunks of a merge under way, with each peer"""
     max_open: int = 4
     """exchanges a worker may have started and not completed, over all edges"""
+    bandwidth: float = math.inf
+    """bytes of payload a second that leave a worker, over all edges"""
     beat_s: float = 0.5
     """between two signs of life on an edge"""
     silent_s: float = 3.0

@@ -138,6 +138,7 @@ class Worker:
         """Do what is due: contacts, repeats, signs of life, the merge."""
         if self.context.fatal is not None:
             return
+        self.context.budget.refill(now_s)
         self._watch(now_s)
         self._contact(now_s)
         self.exchanges.retry(self.peers, now_s)
@@ -158,6 +159,7 @@ class Worker:
     def receive(self, packet: m.Packet, now_s: float) -> None:
         """A packet from a peer. What cannot be ours is counted and dropped."""
         message = packet.message
+        self.context.budget.refill(now_s)
         self.context.stats.bytes_received += packet.nbytes
         peer = self.peers.get(message.src)
         if isinstance(message, m.Refuse):
@@ -339,6 +341,7 @@ class Worker:
         Round 0 is the merge of the parameters: no more steps, nothing started from here on.
         """
         self.finished = True
+        self.context.budget.refill(now_s)
         self.refresh(now_s)
         self.exchanges.check(vector)
         reduction = self.merging.begin(round, vector, weight, now_s)
