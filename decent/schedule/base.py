@@ -13,7 +13,7 @@ dataclass fields. `Poisson`, `Periodic` and `OnePeer` are written with nothing e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -41,6 +41,7 @@ class Moment:
 
     time: float = 0.0
     progress: float | None = None
+    suspended: Collection[int] = ()
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,18 @@ class View:
 
     def draw_peer(self) -> int:
         """A random neighbour, in proportion to the rates."""
-        peers = list(self.rates)
-        cumulative = np.cumsum(list(self.rates.values()))
+        return self._draw(self.rates)
+
+    def in_place_of(self, peer: int) -> int:
+        """The peer, or if its edge is suspended (it is silent, or dead) a random one of those whose
+        edges are not, in proportion to the rates."""
+        suspended = self.moment.suspended
+        live = {each: rate for each, rate in self.rates.items() if each not in suspended and rate}
+        return self._draw(live) if peer in suspended and live else peer
+
+    def _draw(self, rates: Mapping[int, float]) -> int:
+        peers = list(rates)
+        cumulative = np.cumsum(list(rates.values()))
         return peers[int(np.searchsorted(cumulative, self.rng.random() * cumulative[-1], "right"))]
 
 
@@ -143,9 +154,12 @@ class Agenda:
         self._peer: int | None = None
         self._advance()
 
-    def due(self, time: float, progress: float | None = None) -> Iterator[int]:
+    def due(
+        self, time: float, progress: float | None = None, suspended: Collection[int] = ()
+    ) -> Iterator[int]:
         """Peers to contact by local `time`; lazily, so the schedule decides one at a time."""
-        self._view.moment.time, self._view.moment.progress = time, progress
+        moment = self._view.moment
+        moment.time, moment.progress, moment.suspended = time, progress, suspended
         while self.next_time <= time:
             if self._peer is not None:
                 yield self._peer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,6 +12,11 @@ from decent.worker.roundtrip import RoundTrip
 from decent.worker.window import Window
 
 State = Literal["expected", "alive", "silent", "dead"]
+
+
+def suspended(peers: Mapping[int, Peer]) -> set[int]:
+    """Those that are silent or dead."""
+    return {peer.id for peer in peers.values() if peer.state in ("silent", "dead")}
 
 
 @dataclass

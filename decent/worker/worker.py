@@ -31,7 +31,7 @@ from decent.worker.ledger import Ledger
 from decent.worker.limits import Limits
 from decent.worker.merging import Merging
 from decent.worker.momentum import Momentum, system_at
-from decent.worker.peers import Peer
+from decent.worker.peers import Peer, suspended
 from decent.worker.reduction import Reduction
 from decent.worker.slots import Array, Slots
 
@@ -224,7 +224,7 @@ class Worker:
             return
         steps = self.context.clock.steps
         progress = None if not self.steps else min(1.0, steps / self.steps)
-        for peer in self._agenda.due(self.time(now_s), progress):
+        for peer in self._agenda.due(self.time(now_s), progress, suspended(self.peers)):
             self.exchanges.start(self.peers[peer], now_s)
 
     def refresh(self, now_s: float) -> None:
