@@ -15,12 +15,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c const
 timed = start=$$(date +%s); code=0; $(2) || code=$$?; \
 	echo "$(1): $$(($$(date +%s) - start)) s"; test $$code = 0 || exit $$code
 
-.PHONY: help demo test test-slow check format docs clean
+.PHONY: help demo test test-slow fuzz chaos check format docs clean
 
 help:
 	@echo "make demo       set up .venv and run the main job, decent launch"
 	@echo "make test       set up .venv and run the fast tests"
 	@echo "make test-slow  the tests that take minutes"
+	@echo "make fuzz       malformed frames by the million; make fuzz FRAMES=50000000 for as many"
+	@echo "make chaos      500 faults in a real run of 6 workers, for each codec: 12 minutes"
 	@echo "make check      ruff and mypy"
 	@echo "make format     let ruff put the code into form"
 	@echo "make docs       the documentation as HTML, in docs/_build/html"
@@ -34,8 +36,16 @@ test:
 	@$(call timed,set-up,$(MAKE) --no-print-directory $(DEV))
 	@$(call timed,tests,$(BIN)/python -m pytest -m "not slow")
 
+chaos: $(BASE)
+	@for codec in exact bf16 fp16 int8 topk; do \
+		$(BIN)/decent chaos --rate 5 --duration 100 --codec $$codec || exit $$?; done
+
 test-slow: $(DEV)
 	@$(call timed,slow tests,$(BIN)/python -m pytest -m slow)
+
+FRAMES ?= 20000000
+fuzz: $(DEV)
+	@$(call timed,fuzz,FRAMES=$(FRAMES) $(BIN)/python -m pytest tests/fuzz -s --timeout 0)
 
 check: $(DEV)
 	$(BIN)/ruff check

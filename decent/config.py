@@ -7,8 +7,7 @@
     [runtime]  [simulation]              where: real processes, or virtual time
 
 `[task]`, `[schedule]`, `[dynamics]`, `[merge]` and `[optimizer]` name a thing and give its options
-beside the name. Everything is checked before anything starts; an error names the field, the value
-and the remedy.
+beside the name. Everything is checked before anything starts; an error names field, value, remedy.
 """
 
 from __future__ import annotations
@@ -101,6 +100,10 @@ class RuntimeTable(Strict, frozen=True):
     dead_s: float = 15.0
     ledger: bool | Literal["auto"] = "auto"
     """for `decent audit`; auto: of many chunks, local steps are measured in one of sixteen"""
+    checkpoint_every: int = 0
+    """local steps from one checkpoint to the next, at most; 0: none are taken"""
+    restarts: int = 0
+    """how often a worker that dies is started again"""
 
 
 class SimulationTable(Strict, frozen=True):
@@ -156,10 +159,8 @@ class Config(Strict, frozen=True):
     simulation: SimulationTable = SimulationTable()
 
     def __post_init__(self) -> None:
-        for field in ("steps", "batch_size"):
+        for field in ("steps", "batch_size", "workers"):
             _at_least(field, getattr(self, field), 1)
-        if self.workers is not None:
-            _at_least("workers", self.workers, 1)
         if self.topology.rate != "own":
             _more_than_0("topology.rate", self.topology.rate)
         if not 0 < self.exchange.share <= 1:
@@ -168,17 +169,16 @@ class Config(Strict, frozen=True):
             _at_least(f"exchange.{field}", getattr(self.exchange, field), 1)
         if self.exchange.bandwidth is not None:
             units.rate("exchange.bandwidth", self.exchange.bandwidth)
-        if (self.exchange.codec != "exact" or self.exchange.bandwidth is not None) and (
-            self.method is not None or self.simulation.fidelity == "ideal"
-        ):
+        silent = self.method is not None or self.simulation.fidelity == "ideal"
+        if silent and (self.exchange.codec != "exact" or self.exchange.bandwidth is not None):
             raise ConfigError(
                 f"exchange.codec = {self.exchange.codec!r}, bandwidth = {self.exchange.bandwidth}",
                 '"exact" and none in ideal simulations and round-based methods: no messages there',
                 'use simulation.fidelity = "network"',
             )
-        _at_least("runtime.threads", self.runtime.threads, 1)
-        if self.runtime.chunk_kib != "auto":
-            _at_least("runtime.chunk_kib", self.runtime.chunk_kib, 1)
+        least = {"threads": 1, "chunk_kib": 1, "checkpoint_every": 0, "restarts": 0}
+        for field, at_least in least.items():
+            _at_least(f"runtime.{field}", getattr(self.runtime, field), at_least)
         for field in ("start_s", "silent_s", "dead_s"):
             _more_than_0(f"runtime.{field}", getattr(self.runtime, field))
         if not 0 <= self.runtime.port <= 65_535 - (self.workers or 1):
@@ -340,8 +340,8 @@ def _fields_at(path: str) -> list[str]:
     return list(kind.__struct_fields__)
 
 
-def _at_least(field: str, value: float, least: float) -> None:
-    if not value >= least:
+def _at_least(field: str, value: float | str | None, least: float) -> None:
+    if not (value is None or isinstance(value, str) or value >= least):
         raise ConfigError(f"{field} = {value}", f"{least} or more")
 
 

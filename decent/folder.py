@@ -8,8 +8,14 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
+
+import msgspec
+
+_encoder = msgspec.json.Encoder(enc_hook=float)  # numpy's numbers
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -26,6 +32,33 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise
 
 
+@contextmanager
+def durable(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to; it takes the place of `path` once it is complete, and on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """So that a name in it outlives a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     write_atomic(path, (json.dumps(value, indent=2, default=float) + "\n").encode())
@@ -36,17 +69,24 @@ def read_json(path: Path) -> Any:
 
 
 class Journal:
-    """An append-only file of JSON objects, one a line; `None` as path keeps nothing."""
+    """An append-only file of JSON objects, one a line; `None` as path keeps nothing. Of a file that
+    is there the first `keep` bytes stay."""
 
-    def __init__(self, path: Path | None) -> None:
-        self._file: TextIO | None = None
+    def __init__(self, path: Path | None, keep: int = 0) -> None:
+        self._file: BinaryIO | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("w", buffering=1 << 16)
+            self._file = path.open("ab", buffering=1 << 16)
+            os.truncate(path, min(keep, path.stat().st_size))
+
+    def length(self) -> int:
+        """Bytes so far."""
+        self.flush()
+        return 0 if self._file is None else os.fstat(self._file.fileno()).st_size
 
     def __call__(self, event: dict[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(json.dumps(event, default=float) + "\n")
+            self._file.write(_encoder.encode(event) + b"\n")
 
     def flush(self) -> None:
         if self._file is not None:

@@ -26,6 +26,7 @@ from decent.simulation.cluster import Pace as Pace
 from decent.simulation.network import Network
 from decent.topology import Topology
 from decent.worker import Clock, Codec, Ledger, Limits, UniformClock, Worker
+from decent.worker.near import Near
 
 if TYPE_CHECKING:
     from hypothesis.strategies import DrawFn, SearchStrategy
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 SLOTS = ("x", "x̃", "y", "ỹ", "z", "z̃")
 LIMITS = Limits(chunk=4, window=2, start_s=20.0)
 """Those of a real run, but chunks so small that small vectors travel in several."""
+
+
+class Beside(Near):
+    """Every peer is near."""
+
+    def sees(self, peer: int) -> bool:
+        return True
 
 
 def cluster(
@@ -51,25 +59,33 @@ def cluster(
     seed: int = 0,
     follow: bool = True,
     codec: Codec | None = None,
+    near: bool = False,
+    checkpoint_every: int = 0,
     **options: Any,
 ) -> Cluster:
     """Workers at `initial` parameters (n, d), random normal by default, on a network without
     delays by default. Events are appended to `trace`, each with its worker; `ledgers` takes up each
-    worker's lines, for `decent.worker.audit`. `options` are those of `Cluster`: learner, paces,
-    weights, faults, merge."""
+    worker's lines, for `decent.worker.audit`. Workers `near` one another see each other's values,
+    as on one machine. `options` are those of `Cluster`: learner, paces, weights, faults, merge."""
     if initial is None:
         initial = stream(seed, "initial").normal(size=(topology.n, values))
     events = [] if trace is None else trace
 
-    def ledger(me: int) -> Ledger | None:
-        return None if ledgers is None else Ledger(ledgers.setdefault(me, []).append, seed)
+    def ledger(me: int, lines: int | None) -> Ledger | None:
+        if ledgers is None:
+            return None
+        written = ledgers.setdefault(me, [])
+        if lines is not None:
+            del written[lines:]
+        return Ledger(written.append, seed, anew=lines is None)
 
-    def make(me: int, epoch: int = 0) -> Worker:
+    def make(me: int, epoch: int = 0, lines: int | None = None) -> Worker:
         return Worker(
             me, topology, dynamics, as_schedule(schedule), dynamics.initial(initial[me]),
             seed=seed, steps=steps, clock=clock(), limits=limits, follow=follow, epoch=epoch,
             record=lambda event: events.append({"worker": me, **event}),
-            codec=codec, ledger=ledger(me),
+            codec=codec, ledger=ledger(me, lines), checkpoint_every=checkpoint_every,
+            near=Beside() if near else None,
         )  # fmt: skip
 
     workers = [make(me) for me in range(topology.n)]
@@ -106,6 +122,16 @@ def kill(worker: int, at_s: float) -> Fault:
 def restart(worker: int, at_s: float) -> Fault:
     """A new process takes the worker's place, and knows nothing of what was before."""
     return Fault(at_s, f"worker {worker} restarts", lambda cluster: cluster.restart(worker))
+
+
+def rejoin(worker: int, at_s: float) -> Fault:
+    """A new process takes the worker's place, from its latest checkpoint or a neighbour's model."""
+    return Fault(at_s, f"worker {worker} rejoins", lambda cluster: cluster.rejoin(worker))
+
+
+def resume(at_s: float) -> Fault:
+    """All processes are killed, and go on from their newest checkpoints, if all have some."""
+    return Fault(at_s, "all go on from their checkpoints", _resume_all)
 
 
 def pause(worker: int, at_s: float, for_s: float) -> Fault:
@@ -145,6 +171,10 @@ def duplicate(share: float, at_s: float = 0.0, for_s: float = math.inf) -> Fault
 def corrupt(share: float, at_s: float = 0.0, for_s: float = math.inf) -> Fault:
     """Of a share of all payloads one bit is flipped on the way, beyond those already."""
     return _share("corrupt", share, at_s, for_s)
+
+
+def _resume_all(cluster: Cluster) -> None:
+    cluster.resume_all()
 
 
 def _share(name: str, share: float, at_s: float, for_s: float) -> Fault:

@@ -26,7 +26,7 @@ LAYERS = [
     {"runtime", "simulation"},
     {"experts"},
     {"observe", "launcher"},
-    {"bench", "reproduce"},
+    {"bench", "chaos", "reproduce"},
     {"cli"},
 ]
 """Lowest first: each may import those below it, not those beside it."""

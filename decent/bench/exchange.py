@@ -1,9 +1,10 @@
-"""What an exchange costs, against torch.distributed between the same two processes.
+"""What an exchange costs, against torch.distributed, or hivemind, between the same two processes.
 
-Both hold a vector of float32. In turn, in one run: our exchange over TCP, our exchange through
-shared memory, gloo's all-reduce, and gloo's send and receive followed by the mean. Seconds are
-medians on the wall, from a common start until both are done, and of the processor for each process.
-Memory is measured in runs of their own, as what a process has at its peak beyond its imports.
+Both hold a vector of float32. In turn, in one run: our exchange through shared memory, and over TCP
+in each codec; gloo's all-reduce, and gloo's send and receive followed by the mean; and hivemind's
+averaging, if asked for. Seconds are medians, on the wall from a common start until both are done,
+and of the processor for each process. Memory is measured in runs of their own, as what a process
+has at its peak beyond its imports.
 """
 
 from __future__ import annotations
@@ -17,40 +18,62 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from decent.errors import ConfigError, RuntimeFault
+from decent.errors import ConfigError, MissingExtra, RuntimeFault
 from decent.runtime.link import ALLOCATOR
+from decent.worker import codecs
 
-KINDS = ("shared", "tcp", "gloo_all_reduce", "gloo_send_receive")
+PEERS = {"gloo": ("gloo_all_reduce", "gloo_send_receive"), "hivemind": ("hivemind",)}
 TIMEOUT_S = 900.0
 
 
 def bench_exchange(
-    params: int, rounds: int, dynamics: str = "gossip", chunk_kib: int = 512
+    params: int,
+    rounds: int,
+    dynamics: str = "gossip",
+    chunk_kib: int = 1024,
+    in_codecs: Sequence[str] = ("exact", "bf16"),
+    peers: Sequence[str] = ("gloo",),
+    ledger: bool = True,
 ) -> dict[str, Any]:
-    """Medians for each kind, their ratios to gloo's, and peak memory."""
+    """Medians for each kind, their ratios to the peers', and peak memory."""
     for name, value in (("params", params), ("rounds", rounds), ("chunk-kib", chunk_kib)):
         if value < 1:
             raise ConfigError(f"--{name} {value}", "1 or more")
-    settings = {"params": params, "dynamics": dynamics, "chunk_kib": chunk_kib}
-    found = _pair({**settings, "rounds": rounds, "kinds": KINDS})["found"]
+    for codec in in_codecs:
+        codecs.get(codec)
+    settings = {
+        "params": params, "dynamics": dynamics, "chunk_kib": chunk_kib,
+        "ledger": "auto" if ledger else False,
+    }  # fmt: skip
+    tcp = ["tcp" if codec == "exact" else f"tcp_{codec}" for codec in in_codecs]
+    others = [kind for peer in peers for kind in PEERS[peer]]
+    found = _pair({**settings, "rounds": rounds, "kinds": ["shared", *tcp, *others]})["found"]
     wall, cpu = (
         {kind: statistics.median(each[k] for each in times[1:]) for kind, times in found.items()}
         for k in range(2)
     )
-    peaks = {
-        kind: _pair({**settings, "rounds": 1, "kinds": [kind]})["peak_mb"]
-        for kind in ("shared", "tcp", "gloo_all_reduce")
-    }
     return {
-        **settings, "wall_s": wall, "cpu_s": cpu, "peak_mb": peaks,
-        "state_mb": params * 4 * (2 if dynamics == "a2cid2" else 1) / 2**20,
-        "shared_over_gloo_all_reduce": _ratios(wall, cpu, "shared", "gloo_all_reduce"),
-        "tcp_over_gloo_send_receive": _ratios(wall, cpu, "tcp", "gloo_send_receive"),
+        **settings, "wall_s": wall, "cpu_s": cpu, "ratios": _ratios(wall, cpu, tcp),
+        "peak_mb": _peaks(settings, ["shared", *tcp, *PEERS["gloo"]]),
+        "model_mb": params * 4 / 2**20,
+        "state_mb": params * 4 * (dynamics == "a2cid2") / 2**20,  # beyond the model
     }  # fmt: skip
 
 
-def _ratios(wall: dict[str, float], cpu: dict[str, float], ours: str, other: str) -> dict[str, Any]:
-    return {"wall": wall[ours] / wall[other], "cpu": cpu[ours] / cpu[other]}
+def _ratios(wall: dict[str, float], cpu: dict[str, float], tcp: list[str]) -> dict[str, Any]:
+    """Ours to theirs: what is alike, and everything to hivemind."""
+    pairs = [("shared", "gloo_all_reduce"), *((kind, "gloo_send_receive") for kind in tcp)]
+    pairs += [(kind, "hivemind") for kind in ("shared", *tcp)]
+    return {
+        f"{ours} / {other}": {"wall": wall[ours] / wall[other], "cpu": cpu[ours] / cpu[other]}
+        for ours, other in pairs
+        if other in wall
+    }
+
+
+def _peaks(settings: dict[str, Any], kinds: Sequence[str]) -> dict[str, float]:
+    """MiB of a process that does one of them, at its peak: the model included."""
+    return {kind: _pair({**settings, "rounds": 1, "kinds": [kind]})["peak_mb"] for kind in kinds}
 
 
 def _pair(settings: dict[str, Any]) -> dict[str, Any]:
@@ -77,6 +100,8 @@ def _answer(
     processes: Sequence[subprocess.Popen[str]], said: Sequence[tuple[str, str]]
 ) -> dict[str, Any]:
     for process, (_, complaint) in zip(processes, said, strict=True):
+        if process.returncode == 2:
+            raise MissingExtra(complaint.strip().splitlines()[-1])
         if process.returncode:
             raise RuntimeFault(f"a process of the benchmark failed: {complaint.strip()[-400:]}")
     found: dict[str, Any] = json.loads(said[0][0])

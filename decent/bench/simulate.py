@@ -158,7 +158,7 @@ def growth(most: int) -> Figures:
 
 CONSENSUS = """
 import json, sys, time
-from decent.bench.memory import peak_mb
+from decent.bench.usage import peak_mb
 from decent.config import from_dict
 from decent.simulation import simulate
 import decent.simulation.ideal.run, torch, scipy.sparse.linalg

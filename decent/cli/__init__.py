@@ -12,6 +12,7 @@ import click
 from decent import __version__
 from decent.cli.audit import audit
 from decent.cli.bench import bench
+from decent.cli.chaos import chaos
 from decent.cli.group import Decent
 from decent.cli.keygen import keygen
 from decent.cli.launch import launch
@@ -32,5 +33,5 @@ def main() -> None:
     """
 
 
-for command in (launch, simulate, audit, topology, keygen, merge, tasks, bench, reproduce):
+for command in (launch, simulate, audit, chaos, topology, keygen, merge, tasks, bench, reproduce):
     main.add_command(command)

@@ -1,4 +1,5 @@
-"""`decent bench`: what gossip and an exchange cost on this machine, how fast simulations are."""
+"""`decent bench`: what gossip and an exchange cost on this machine, how fast simulations are, and
+what a long run keeps."""
 
 from __future__ import annotations
 
@@ -76,23 +77,73 @@ def _flat(figures: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, flo
             yield f"{path}{name}".replace("_", " "), value
 
 
-@bench.command(short_help="An exchange against torch.distributed.")
+@bench.command(short_help="An exchange against torch.distributed, or hivemind.")
 @click.option("--params", default=25_000_000, show_default=True, help="Values of float32.")
 @click.option("--rounds", default=7, show_default=True, help="Measurements of each, in turn.")
 @click.option(
     "--dynamics", type=click.Choice(["gossip", "a2cid2"]), default="gossip", show_default=True
 )
-@click.option("--chunk-kib", default=512, show_default=True, help="Size of the pieces.")
+@click.option("--chunk-kib", default=1024, show_default=True, help="Size of the pieces.")
+@click.option(
+    "--codec",
+    "in_codecs",
+    multiple=True,
+    default=["exact", "bf16"],
+    show_default=True,
+    help="What is sent over TCP; may be repeated.",
+)
+@click.option(
+    "--peer",
+    "peers",
+    multiple=True,
+    type=click.Choice(["gloo", "hivemind"]),
+    default=["gloo"],
+    show_default=True,
+    help="What to compare with; may be repeated.",
+)
+@click.option("--ledger/--no-ledger", default=True, show_default=True, help="Keep the books.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
-def exchange(params: int, rounds: int, dynamics: str, chunk_kib: int, as_json: bool) -> None:
-    """Two processes exchange a vector: ours over TCP and through shared memory, gloo's all-reduce
-    and gloo's send and receive, in turn."""
+def exchange(as_json: bool, **settings: Any) -> None:
+    """Two processes exchange a vector: ours through shared memory and over TCP, gloo's all-reduce
+    and gloo's send and receive, or hivemind's averaging, in turn."""
     from decent.bench import bench_exchange
 
-    figures = bench_exchange(params, rounds, dynamics, chunk_kib)
+    figures = bench_exchange(**settings)
     if as_json:
         click.echo(json.dumps(figures, indent=2))
         return
     for name, value in _flat(figures):
         shown = f"{value:.4g}" if isinstance(value, (int, float)) else value
         click.echo(f"{name:<58}{shown:>14}")
+
+
+@bench.command(short_help="What a long run at full rate keeps: memory, files.")
+@click.option("--minutes", default=30.0, show_default=True, help="How long the workers train.")
+@click.option("--workers", default=2, show_default=True, help="How many there are.")
+@click.option("--params", default=2_000_000, show_default=True, help="Values of float32.")
+@click.option("--codec", default="exact", show_default=True, help="What exchanges are sent in.")
+@click.option("--shared-memory/--no-shared-memory", default=True, show_default=True)
+@click.option("--rate", default=4.0, show_default=True, help="Models to be sent per step of 20 ms.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def soak(
+    minutes: float,
+    workers: int,
+    params: int,
+    codec: str,
+    shared_memory: bool,
+    rate: float,
+    as_json: bool,
+) -> None:
+    """Real workers exchange back to back. Memory, open files and journals of each process after two
+    minutes and at the end, and the difference."""
+    from decent.bench import bench_soak
+
+    note = partial(click.echo, err=True)
+    figures = bench_soak(minutes, workers, params, codec, shared_memory, rate, note)
+    if as_json:
+        click.echo(json.dumps(figures, indent=2))
+        return
+    click.echo(f"{'':<30}{'early':>14}{'end':>14}{'difference':>14}")
+    early, end, grown = (dict(_flat(figures[part])) for part in ("early", "end", "difference"))
+    for name, value in end.items():
+        click.echo(f"{name:<30}{early[name]:>14,.4g}{value:>14,.4g}{grown[name]:>14,.4g}")

@@ -80,11 +80,16 @@ def plan(
     return Plan(name, config, topology, options, script, arguments)
 
 
-def resumed(folder: Path, options: Options) -> Plan:
-    """The plan to go on with the run in `folder`, as its configuration has it."""
-    if options.overrides():
-        raise click.UsageError("--resume goes on with the configuration of that run: no -n, --set")
-    config = configs.load(folder / "config.toml")
+def resumed(folder: Path, options: Options, settings: Sequence[str] = ()) -> Plan:
+    """The plan to go on with the run in `folder`, as its configuration has it, but for settings
+    that may change."""
+    if replace(options, insecure=False).overrides() or options.out:
+        raise click.UsageError(
+            "--resume goes on with the configuration and folder of that run: no -n, --set, --seed, "
+            "-o"
+        )
+    insecure = ["runtime.insecure=true"] if options.insecure else []
+    config = configs.load(folder / "config.toml", [*settings, *insecure])
     topology = config.make_topology()
     return Plan(folder.name, config, topology, replace(options, out=folder), resumes=True)
 

@@ -1,5 +1,6 @@
 """What `decent launch` stands on."""
 
 from decent.launcher.local import launch
+from decent.launcher.resume import resumable
 
-__all__ = ["launch"]
+__all__ = ["launch", "resumable"]

@@ -1,7 +1,8 @@
-"""Workers as processes of this machine: started out of one fork server, watched, never restarted.
+"""Workers as processes of this machine: started out of one fork server, and watched.
 
 The fork server imports torch once; each worker is a fork of it, with a communicator of its own.
-One worker's death stops nobody: it is noted, the others merge without it.
+One worker's death stops nobody, nor restarts anyone else: it is started again, as often as
+`runtime.restarts` allows, or it is noted, and the others merge without it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from decent import errors
 from decent.config import Config
 from decent.errors import ConfigError, InputError
 from decent.folder import read_json, worker_folder
+from decent.launcher.resume import Run, begin, locked, newest
+from decent.worker import Span
 
 Status = dict[str, Any]
 REFRESH_S = 0.2
@@ -33,7 +36,10 @@ BEFORE = ("starting", "ready")
 class Local:
     """The worker processes of one run."""
 
-    def __init__(self, config: Config, out: Path, script: Path | None, arguments: list[str]):
+    def __init__(
+        self, config: Config, out: Path, script: Path | None, arguments: list[str],
+        resume: Run | None = None,
+    ) -> None:  # fmt: skip
         self.config, self.out = config, out
         self.workers = config.make_topology().n
         self.origin_s = time.monotonic()
@@ -42,29 +48,42 @@ class Local:
             for me in range(self.workers)
         ]
         self.faults: list[dict[str, Any]] = []
+        self.restarts: list[dict[str, Any]] = []
+        self._left = [config.runtime.restarts] * self.workers
         self._processes: list[BaseProcess] = []
         self._pipes: dict[int, Connection] = {}
         self._task = script, tuple(arguments)
+        self._context = multiprocessing.get_context("forkserver")
+        given = (str(script.resolve()) if script else None), tuple(arguments)
+        self._run = resume or Run(secrets.token_hex(8), self.workers, *given)
 
     def start(self) -> None:
         from decent.runtime.security import check_keys
 
         check_keys(self.config, self.config.make_topology())
+        os.environ["OMP_NUM_THREADS"] = str(self.config.runtime.threads)
+        self._context.set_forkserver_preload(["decent.runtime.warm"])
+        self.origin_s -= begin(self._run, self.out)
+        for me in range(self.workers):
+            lacks = bool(self._run.spans) and me not in self._run.spans
+            span = newest(self.out, me, self.workers) if lacks else self._run.spans.get(me)
+            self._processes.append(self._process(me, span, rejoins=lacks))
+
+    def _process(self, me: int, span: Span | None, rejoins: bool) -> BaseProcess:
+        """A worker, started; one that `rejoins` while the others run."""
         from decent.runtime.child import Job, main
 
-        os.environ["OMP_NUM_THREADS"] = str(self.config.runtime.threads)
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["decent.runtime.warm"])
-        run = secrets.token_hex(8)
-        for me in range(self.workers):
-            ours, theirs = context.Pipe()
-            job = Job(me, run, self.out, self.config, self.origin_s, *self._task)
-            process = context.Process(target=main, args=(job, theirs), daemon=False)
-            process.start()
-            theirs.close()
-            self._processes.append(process)
-            self._pipes[me] = ours
-            self.status[me]["pid"] = process.pid
+        ours, theirs = self._context.Pipe()
+        job = Job(
+            me, self._run.name, self.out, self.config, self.origin_s, *self._task, span, rejoins,
+            returns=self._left[me] > 0,
+        )  # fmt: skip
+        process = self._context.Process(target=main, args=(job, theirs), daemon=False)
+        process.start()
+        theirs.close()
+        self._pipes[me] = ours
+        self.status[me].update(state="starting", pid=process.pid)
+        return process
 
     def watch(self, on_status: Callable[[list[Status]], None]) -> None:
         """Until every worker has ended. Raises the InputError that a worker met, if one did."""
@@ -73,7 +92,9 @@ class Local:
             wait([*self._pipes.values(), *(p.sentinel for p in running.values())], REFRESH_S)
             self._listen()
             for me in [me for me, process in running.items() if process.exitcode is not None]:
-                self._ended(me, running.pop(me).exitcode or 0)
+                code = running.pop(me).exitcode or 0
+                if self._ended(me, code):
+                    running[me] = self._processes[me]
             self._open_gate()
             on_status(self.status)
 
@@ -82,6 +103,8 @@ class Local:
         waiting = {status["state"] for status in self.status} & set(BEFORE)
         if waiting == {"ready"}:
             for me, pipe in self._pipes.items():
+                if self.status[me]["state"] != "ready":
+                    continue  # at work, while one comes back
                 self.status[me]["state"] = "training"
                 with contextlib.suppress(OSError):
                     pipe.send("go")
@@ -128,34 +151,50 @@ class Local:
             except (EOFError, OSError):
                 del self._pipes[me]
 
-    def _ended(self, me: int, code: int) -> None:
+    def _ended(self, me: int, code: int) -> bool:
+        """Note it; whether the worker was started again."""
         self._listen()
         if code == 0:
             self.status[me]["state"] = "done"
-            return
+            return False
         begun = self.status[me]["state"] not in BEFORE
-        kind, what = self._cause(me, code)
+        kind, what, final = self._cause(me, code)
         self.status[me]["state"] = "dead"
         if kind is not None and not begun:
             raise kind(what)
-        self.faults.append(
-            {"worker": me, "at_s": round(time.monotonic() - self.origin_s, 3), "what": what}
-        )
+        noted = {"worker": me, "at_s": round(time.monotonic() - self.origin_s, 3), "what": what}
+        again = not final and self._again(me)
+        (self.restarts if again else self.faults).append(noted)
+        return again
 
-    def _cause(self, me: int, code: int) -> tuple[type[InputError] | None, str]:
+    def _again(self, me: int) -> bool:
+        """Start a worker again that has died, if it may, and there is something to begin from."""
+        span = newest(self.out, me, self.workers)
+        over = any(status["state"] == "done" for status in self.status)
+        if not self._left[me] or over or (span is None and self.workers == 1):
+            return False
+        self._left[me] -= 1
+        for name in ("error.json", "result.json"):
+            (worker_folder(self.out, me) / name).unlink(missing_ok=True)
+        self._processes[me] = self._process(me, span, rejoins=True)
+        return True
+
+    def _cause(self, me: int, code: int) -> tuple[type[InputError] | None, str, bool]:
+        """What kind of bad input it was, if it was; in words; whether it would be so again."""
         if code < 0:
-            return None, f"killed by signal {-code} ({signal.Signals(-code).name})"
+            return None, f"killed by signal {-code} ({signal.Signals(-code).name})", False
         home = worker_folder(self.out, me)
         try:
             said = read_json(home / "error.json")
         except FileNotFoundError:
             log = home / "log.txt"
-            return None, f"ended with exit code {code}: {_last_line(log)} (all of it in {log})"
+            text = f"ended with exit code {code}: {_last_line(log)} (all of it in {log})"
+            return None, text, False
         kind = getattr(errors, said["kind"], None)
         if kind is errors.PeerRefused:
             kind = ConfigError
         refused = isinstance(kind, type) and issubclass(kind, InputError)
-        return (kind if refused else None), said["text"]
+        return (kind if refused else None), said["text"], refused or kind is errors.Declared
 
 
 def _last_line(log: Path) -> str:
@@ -188,16 +227,19 @@ def launch(
     script: Path | None = None,
     arguments: list[str] | None = None,
     on_status: Callable[[list[Status]], None] | None = None,
+    resume: Run | None = None,
 ) -> dict[str, Any]:
-    """Run `config` (or `script` in its world) as processes here, in the run folder `out`.
+    """Run `config` (or `script` in its world) as processes here, in the run folder `out`; or go on
+    with the run `resume` that is there.
 
     Returns the outcome: results, merged metrics, faults, wall_s, interrupted. Raises InputError,
     with nothing left running, for what the workers cannot use.
     """
     show = on_status or (lambda status: None)
-    local = Local(config, out, script, arguments or [])
+    out.mkdir(parents=True, exist_ok=True)
+    local = Local(config, out, script, arguments or [], resume)
     interrupted = False
-    with _sigterm():
+    with locked(out), _sigterm():
         try:
             local.start()
             local.watch(show)
@@ -213,6 +255,7 @@ def launch(
         "merged": next(filter(None, (each.get("merged") for each in results)), {}),
         "merged_among": next(filter(None, (each.get("merged_among") for each in results)), []),
         "faults": local.faults,
+        "restarts": local.restarts,
         "wall_s": time.monotonic() - local.origin_s,
         "interrupted": interrupted,
     }

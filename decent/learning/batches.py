@@ -8,6 +8,7 @@ in memory are indexed directly; any other data set goes through torch's DataLoad
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -31,11 +32,13 @@ def share(task: Task, worker: int, workers: int) -> Dataset[Any]:
     return data
 
 
-def endless(data: Dataset[Any], batch_size: int, rng: np.random.Generator) -> Iterator[Any]:
-    """Batches of `data` for ever, in an order that depends on `rng` alone."""
+def endless(
+    data: Dataset[Any], batch_size: int, rng: np.random.Generator, skip: int = 0
+) -> Iterator[Any]:
+    """Batches of `data` for ever, in an order that depends on `rng` alone; not the first few."""
     if batch_size < 1:
         raise TaskError(f"batch_size = {batch_size}", "1 or more")
-    drawn = indices(len(data), batch_size, rng)  # type: ignore[arg-type]
+    drawn = islice(indices(len(data), batch_size, rng), skip, None)  # type: ignore[arg-type]
     if isinstance(data, TensorDataset):
         return _tensor_batches(data.tensors, drawn)
     own = torch.Generator().manual_seed(0)  # a loader seeds its workers: not from the global state

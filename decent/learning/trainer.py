@@ -13,7 +13,7 @@ nor the caller. The CUDA, NumPy and Python generators are shared.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -49,7 +49,7 @@ class Trainer:
         self._random = torch.get_rng_state()
         self._data = share(task, worker, workers)
         self.samples = len(self._data)  # type: ignore[arg-type]
-        self._stream = endless(self._data, batch_size, stream(seed, "batches", worker))
+        self._go_on(drawn=0)
         with self._own_randomness():
             torch.manual_seed(torch_seed(seed, "init", *([worker] if init == "own" else [])))
             self.model = task.model()
@@ -64,7 +64,27 @@ class Trainer:
 
     def next_batch(self) -> Any:
         """The next batch of this worker's share."""
+        self._drawn += 1
         return next(self._stream)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it is, but for model and optimizer."""
+        return {"steps": self.steps, "drawn": self._drawn, "random": self._random}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there, with the same batches as without a break."""
+        self.steps, self._random = state["steps"], state["random"]
+        self._go_on(state["drawn"])
+
+    def skip(self, steps: int) -> None:
+        """Leave out so many steps, and their batches."""
+        self.steps = steps
+        self._go_on(steps)
+
+    def _go_on(self, drawn: int) -> None:
+        """After so many batches."""
+        rng = stream(self._seed, "batches", self.worker)
+        self._drawn, self._stream = drawn, endless(self._data, self._batch_size, rng, drawn)
 
     def update(self, batches: Sequence[Any]) -> float:
         """One optimizer step along the mean of the gradients on `batches`; their mean loss."""

@@ -27,7 +27,9 @@ EVERY_S = 3.0
 
 
 class View(Protocol):
-    """Shows statuses while it is entered."""
+    """Shows statuses while it is entered, and beside them a `note`, if there is one."""
+
+    note: str
 
     def __call__(self, statuses: list[dict[str, object]]) -> None: ...
     def __enter__(self) -> Self: ...
@@ -57,6 +59,7 @@ class PlainView:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._console, self._every_s, self._clock = console, every_s, clock
+        self.note = ""
         self._statuses: Sequence[Status] = []
         self._last = ("", "")  # state and line printed last
         self._due_s = 0.0
@@ -68,7 +71,7 @@ class PlainView:
             self._print(state)
 
     def _print(self, state: str) -> None:
-        line = describe(self._statuses)
+        line = ", ".join(filter(None, [describe(self._statuses), self.note]))
         if (state, line) != self._last:
             self._console.print(line, soft_wrap=True, highlight=False)
         self._last = (state, line)
@@ -86,7 +89,7 @@ class LiveView:
     """A table that is redrawn at each status: state, progress, loss and traffic of each worker."""
 
     def __init__(self, console: Console, title: str, names: Sequence[str]) -> None:
-        self._console, self._title, self._names = console, title, names
+        self._console, self._title, self._names, self.note = console, title, names, ""
         self._start_s = time.monotonic()
         self._live = Live(console=console, auto_refresh=False, transient=True)
 
@@ -100,7 +103,8 @@ class LiveView:
         more = [Text(f"  … and {hidden} more", style="dim")] if hidden > 0 else []
         took = time.strftime("%H:%M:%S", time.gmtime(time.monotonic() - self._start_s))
         title = Text.assemble((self._title, "bold"), (f" · {took}", "dim"))
-        return Group(title, "", table, *more, "", Text(describe(statuses), style="dim"))
+        line = ", ".join(filter(None, [describe(statuses), self.note]))
+        return Group(title, "", table, *more, "", Text(line, style="dim"))
 
     def __enter__(self) -> Self:
         self._live.start()

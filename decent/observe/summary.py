@@ -51,6 +51,7 @@ def summarise(
         **{key: outcome[key] for key in PASSED_ON if key in outcome},
         "wall_s": outcome.get("wall_s"),
         "faults": list(outcome.get("faults") or []),
+        "restarts": list(outcome.get("restarts") or []),
         "interrupted": bool(outcome.get("interrupted")),
         "compare": compare,
     }
@@ -117,6 +118,7 @@ def _worker(result: Mapping[str, Any], size: int | None) -> Dict:
         "mixed_share": _mixed_share(stats, result.get("parameters", size)),
         "metrics": result.get("metrics") or {},
         "wait_ms": result.get("wait_ms"),
+        "checkpoints": result.get("checkpoints"),
     }
 
 

@@ -36,13 +36,14 @@ COUNTERS = (
 
 class Board:
     """`slots` × `values` numbers of `dtype`, and the words beside them. `stepped` [accounts,
-    PROBES]: what the local steps come to, written in the optimizer's turn."""
+    PROBES]: what the local steps come to, written in the optimizer's turn. The state begins at byte
+    `start`."""
 
     def __init__(
         self, slots: int, values: int, dtype: str, fd: int | None = None, accounts: int = 0
     ) -> None:
-        begin = PAGE + -(-8 * accounts * PROBES // PAGE) * PAGE
-        size = begin + slots * values * np.dtype(dtype).itemsize
+        self.start = PAGE + -(-8 * accounts * PROBES // PAGE) * PAGE
+        size = self.start + slots * values * np.dtype(dtype).itemsize
         self.fd = _anonymous(size) if fd is None else fd
         self._memory = mmap.mmap(self.fd, size)
         words = np.frombuffer(self._memory, np.int64, 8)
@@ -50,13 +51,17 @@ class Board:
         self._words, self._reals, self._counters = words, reals, reals[8:]
         self.residual = np.frombuffer(self._memory, np.float64, slots, offset=1024)
         self.state: np.ndarray[Any, Any] = np.frombuffer(
-            self._memory, dtype, slots * values, offset=begin
+            self._memory, dtype, slots * values, offset=self.start
         ).reshape(slots, values)
         self.stepped: np.ndarray[Any, Any] = np.frombuffer(
             self._memory, np.float64, accounts * PROBES, offset=PAGE
         ).reshape(accounts, PROBES)
 
     # written by training
+
+    def begin(self, steps: int) -> None:
+        """So many steps were done before."""
+        self._words[0], self._words[3] = steps, 2**62
 
     @property
     def steps(self) -> int:
@@ -82,6 +87,15 @@ class Board:
     @wake_step.setter
     def wake_step(self, step: float) -> None:
         self._words[1] = math.ceil(min(step, 2**62))
+
+    @property
+    def cut_step(self) -> int:
+        """The step at whose end a checkpoint is to be taken."""
+        return int(self._words[3])
+
+    @cut_step.setter
+    def cut_step(self, step: float) -> None:
+        self._words[3] = math.ceil(min(step, 2**62))
 
     @property
     def failed(self) -> bool:

@@ -7,12 +7,14 @@ to `log.txt`; its status goes to the launcher over a pipe; SIGINT asks it to sto
 from __future__ import annotations
 
 import atexit
+import fcntl
 import io
 import os
 import random
 import runpy
 import select
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -29,9 +31,11 @@ from decent.learning import Trainer
 from decent.runtime import world
 from decent.runtime.gossip import Gossip
 from decent.schedule import stream
+from decent.worker import Span
 
 FAILURE = "error.json"
 GONE = "the launcher is gone; this worker stops too"
+FORMER_S = 30.0
 INTERRUPTED, FAILED, MISUSED = 130, 1, 2
 
 
@@ -46,6 +50,9 @@ class Job:
     origin_s: float
     script: Path | None = None
     arguments: tuple[str, ...] = ()
+    span: Span | None = None  # the checkpoint to go on from
+    rejoins: bool = False
+    returns: bool = False
 
 
 def main(job: Job, pipe: Connection) -> None:
@@ -75,7 +82,10 @@ def train(config: Config) -> None:
     trainer = Trainer.of(config, here.me, config.make_topology().n)
     gossip = Gossip(trainer.model, trainer.optimizer, steps=config.steps)
     with gossip:
-        for _ in range(config.steps):
+        gossip.keep(trainer=trainer)
+        if not gossip.resumed:
+            trainer.skip(gossip.steps)  # one that rejoins from a neighbour's model
+        for _ in range(gossip.steps, config.steps):
             gossip.step(loss=trainer.step())
         gossip.log(**trainer.evaluate())
         gossip.merge(trainer.samples, trainer.batches(32), trainer.task.loss)
@@ -94,13 +104,28 @@ def _script(job: Job) -> None:
 
 
 def _redirect(log: Path) -> None:
+    """The log is locked by whoever writes to it, the communicator too, until the last has ended:
+    so a worker's former self is gone when this returns."""
     log.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    end_s = time.monotonic() + FORMER_S
+    while not _locked(fd):
+        if time.monotonic() > end_s:
+            raise RuntimeFault(f"a former process of this worker still writes to {log}")
+        time.sleep(0.1)
     os.dup2(fd, 1)
     os.dup2(fd, 2)
     os.close(fd)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _world(job: Job, pipe: Connection) -> world.World:
@@ -119,5 +144,5 @@ def _world(job: Job, pipe: Connection) -> world.World:
 
     return world.World(
         me=job.me, run=job.run, folder=job.folder, config=job.config, report=report, gate=gate,
-        origin_s=job.origin_s,
+        origin_s=job.origin_s, span=job.span, rejoins=job.rejoins, returns=job.returns,
     )  # fmt: skip

@@ -4,8 +4,9 @@
 message, a word of the training process, or the worker's next event comes; it never spins. It ends
 with its training process, whatever ends that.
 
-Said to it:  wake · merge (round, weight, vector) · close
-It says:     ready (address) · merged (round, among, vector) · stats · error (kind, text)
+Said to it:  wake · merge (round, weight, vector) · cut · close
+It says:     ready (address, steps) · merged (round, among, vector) · cut (since, index) · stats
+             · error (kind, text)
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ import numpy as np
 
 from decent.dynamics import system_on
 from decent.errors import DecentError, PeerRefused, ProtocolError, WrongKey
-from decent.folder import Journal, worker_folder
 from decent.runtime import link, security
 from decent.runtime.board import Board
+from decent.runtime.dialler import Dialler
 from decent.runtime.gate import ChunkGate
+from decent.runtime.records import Records
 from decent.runtime.rendezvous import Rendezvous
+from decent.runtime.wire import Wire
 from decent.transport.curve import Curve, keys_in, new_keys
-from decent.transport.shared import Place, Shortcuts
 from decent.transport.zeromq import Arrival, Refusal, ZeroMQ
-from decent.worker import Ledger, Reduction, Worker
+from decent.worker import Reduction, Worker, frames
 from decent.worker import messages as m
-from decent.worker.ledger import FILE
+from decent.worker.context import TRACED
 
 BATCH = 8
 """messages taken from a connection before others get their turn"""
@@ -43,8 +45,6 @@ DRIFT = 0.1
 LINGER_S = 10.0
 """how long a worker that holds the result waits for the others to have it"""
 PUBLISH_S = 0.1
-TRACED = 100
-"""refused keys that are traced; a stranger who tries for ever does not fill the disk"""
 
 
 class Communicator:
@@ -53,30 +53,33 @@ class Communicator:
     def __init__(self, spec: link.Spec, board: Board, line: Connection) -> None:
         self.spec, self.board, self.line = spec, board, line
         self._origin_s = spec.origin_s
-        home = worker_folder(Path(spec.folder), spec.me)
-        self._journal = Journal(home / "trace.jsonl")
-        kept = spec.kept
-        self._books = Journal(None if kept is None else home / FILE)
-        ledger = None if kept is None else Ledger(self._books, spec.seed, kept, board.stepped)
-        epoch = time.time_ns() // 1_000_000
-        chunk_bytes = spec.limits.chunk * np.dtype(spec.dtype).itemsize
+        self.records = Records(spec, board)
+        epoch = self.records.epoch
+        frame_bytes = max(spec.limits.chunk * np.dtype(spec.dtype).itemsize, frames.HEADER_BYTES)
         name = f"{spec.run}/{spec.me}/{epoch}"
         self.rendezvous = Rendezvous(Path(spec.folder))
         self._keyring = security.Keyring(spec.topology, self.rendezvous)
         curve = self._curve() if spec.encrypt else None
-        self.transport = ZeroMQ(name, spec.address, max(chunk_bytes, m.HEADER_BYTES), curve)
-        self.shortcuts = Shortcuts(chunk_bytes, self._arena_of) if spec.shared_memory else None
-        place = None if self.shortcuts is None else self.shortcuts.arena.place
-        published = None if place is None else place.published()
+        self.transport = ZeroMQ(name, spec.address, frame_bytes, curve)
+        self._wire = Wire(spec, board, self.rendezvous)
         key = None if curve is None else curve.public
-        self.rendezvous.publish(spec.me, self.transport.address, published, key)
+        self.rendezvous.publish(spec.me, self.transport.address, self._wire.place, key)
+        self._dialler = Dialler(
+            spec, self.transport, self.rendezvous, self._keyring,
+            lambda peer, why: self.worker.refused(peer, why, self.now(), final=False),
+        )  # fmt: skip
         self._gate = ChunkGate(board.fd)
         self.worker = Worker(
             spec.me, spec.topology, spec.dynamics, spec.schedule, board.state,
             seed=spec.seed, run=spec.run, digest=spec.digest, steps=spec.steps, epoch=epoch,
-            limits=spec.limits, record=self._journal, guard=self._gate, codec=spec.codec,
-            ledger=ledger,
+            limits=spec.limits, record=self.records.trace, guard=self._gate, codec=spec.codec,
+            ledger=self.records.ledger, checkpoint_every=spec.checkpoint_every,
+            near=self._wire.near,
         )  # fmt: skip
+        if spec.rejoins:
+            self.worker.rejoin(self.records.found, self.now())
+        elif self.records.found is not None:
+            self.worker.restore(self.records.found, self.now())
         self._merges: dict[int, Reduction] = {}  # asked for and not yet told
         self._ready = False
         self._closing_s = math.inf
@@ -112,12 +115,11 @@ class Communicator:
             self._refused(refusal)
 
     def stop(self, reason: str) -> None:
-        """Say good-bye and let go of everything."""
+        """Say good-bye, if it is for good, and let go of everything."""
         if reason:
             self.worker.leave(reason)
             self._flush()
-        self._journal.close()
-        self._books.close()
+        self.records.close()
         self.transport.close()
 
     def _turn(self) -> None:
@@ -129,6 +131,7 @@ class Communicator:
         self._flush()
         self._tell(now_s)
         self.board.wake_step = min(self.worker.wake_step(), self._drift_at)
+        self.board.cut_step = self.worker.cut_step
 
     def _advance(self) -> None:
         """Tell the worker of the steps that training has taken meanwhile."""
@@ -158,6 +161,8 @@ class Communicator:
             said = msgpack.unpackb(self.line.recv_bytes())
             if said["do"] == "merge":
                 self._merge(said)
+            elif said["do"] == "cut":
+                self._checkpoint()
             elif said["do"] == "close":
                 self._closing_s = self.now() + LINGER_S
 
@@ -173,11 +178,22 @@ class Communicator:
         )
         self._flush()
 
+    def _checkpoint(self) -> None:
+        """Training stands between two steps, and waits for the copy alone."""
+        self._advance()
+        if self.worker.merging.started:  # since training has looked
+            self._say(cut=None)
+            return
+        tree = self.worker.checkpoint(self.now())
+        self.board.cut_step = self.worker.cut_step
+        self._say(cut=[tree["since"], tree["cut"]])
+        self.records.keep(tree)
+
     def _tell(self, now_s: float) -> None:
         """What the training process waits for, or should know."""
         if not self._ready and self.worker.ready and self.worker.context.fatal is None:
             self._ready = True
-            self._say(ready=self.transport.address)
+            self._say(ready=self.transport.address, steps=self.worker.context.clock.steps)
         for round, reduction in list(self._merges.items()):
             if reduction.result is not None:
                 del self._merges[round]
@@ -187,8 +203,8 @@ class Communicator:
         if now_s >= self._publish_at_s:
             self._publish_at_s = now_s + PUBLISH_S
             self.board.publish(self.worker.context.stats.as_dict())
-            self._journal.flush()
-            self._books.flush()
+            self.records.flush()
+            self._dialler.look(self.worker.peers.values(), now_s)
 
     def _deliver(self, round: int, result: np.ndarray[Any, Any], among: tuple[int, ...]) -> None:
         if round == 0:
@@ -222,31 +238,11 @@ class Communicator:
         packets, outbox[:] = list(outbox), []
         for packet in packets:
             peer = packet.message.dst
-            if not self.transport.knows(peer) and not self._dial(peer):
+            if not self.transport.knows(peer) and not self._dialler.dial(peer):
                 continue
-            frames = m.encode(packet, self.spec.run)
-            if self.shortcuts is not None and isinstance(packet.message, m.Request | m.Reply):
-                key = packet.message.seq, packet.message.chunk
-                frames = self.shortcuts.outgoing(peer, type(packet.message).__name__, key, frames)
             beat = isinstance(packet.message, m.Beat)
-            (self.transport.beat if beat else self.transport.send)(peer, frames)
-
-    def _arena_of(self, peer: int) -> Place | None:
-        found = self.rendezvous.arena(peer)
-        return None if found is None else Place.of(found)
-
-    def _dial(self, peer: int) -> bool:
-        """The higher of two workers dials; False while there is nowhere to dial."""
-        if peer > self.spec.me:
-            return False
-        addresses = self.spec.topology.addresses
-        address = addresses[peer] if addresses else None
-        address = address or self.rendezvous.lookup(peer)
-        key = self._keyring.key(peer) if self.spec.encrypt else None
-        if address is None or (self.spec.encrypt and key is None):
-            return False
-        self.transport.dial(peer, address, key)
-        return True
+            send = self.transport.beat if beat else self.transport.send
+            send(peer, self._wire.encode(packet))
 
     def _curve(self) -> Curve:
         file = self.spec.key_file
@@ -267,33 +263,17 @@ class Communicator:
             self.worker.context.trace("refused key", self.now(), why=why)
 
     def _receive(self, arrival: Arrival) -> None:
-        if self.shortcuts is not None:
-            frames = self.shortcuts.incoming(self._claimed(arrival), arrival.frames)
-            if frames is None:
-                return  # overwritten, or not to be seen from here: it will be asked for again
-            arrival = arrival._replace(frames=frames)
         try:
-            limit = self.spec.limits.chunk
-            packet = m.decode(arrival.frames, self.spec.run, np.dtype(self.spec.dtype), limit)
-            security.check_sender(arrival, packet.message, self.spec.me)
+            packet = self._wire.decode(arrival)
         except PeerRefused as error:
             self._refuse(arrival, error)
             return
         except ProtocolError as error:
-            self.worker.context.stats.refused += 1
-            self.worker.context.trace("refused", self.now(), why=str(error))
+            self.worker.context.refuse(str(error), self.now())
             return
-        if arrival.dialled is None:
+        if arrival.dialled is None and packet.message.src < self.spec.topology.n:
             self.transport.learn(packet.message.src, arrival.route)
         self.worker.receive(packet, self.now())
-
-    @staticmethod
-    def _claimed(arrival: Arrival) -> int | None:
-        """The worker whose connection this says it is."""
-        if arrival.dialled is not None:
-            return arrival.dialled
-        source = arrival.name[1]
-        return int(source) if source.isdigit() else None
 
     def _refuse(self, arrival: Arrival, error: PeerRefused) -> None:
         """Someone else's run, version or key. If we have dialled it, the mistake is ours."""
@@ -303,10 +283,9 @@ class Communicator:
         if isinstance(error, WrongKey):
             self._refuse_key(str(error))
         else:
-            self.worker.context.stats.refused += 1
-            self.worker.context.trace("refused", self.now(), why=str(error))
+            self.worker.context.refuse(str(error), self.now())
         refusal = m.Refuse(src=self.spec.me, dst=-1, epoch=0, reason=str(error))
-        self.transport.answer(arrival.route, m.encode(m.Packet(refusal), self.spec.run))
+        self.transport.answer(arrival.route, frames.encode(m.Packet(refusal), self.spec.run))
 
 
 def main() -> None:
@@ -327,13 +306,13 @@ def main() -> None:
     except (EOFError, BrokenPipeError, ConnectionResetError):
         if communicator is not None:
             communicator.worker.context.trace("fault", communicator.now(), what="training died")
-            communicator.stop("its training process died")
+            communicator.stop("" if communicator.spec.returns else "its training process died")
     except Exception as error:
         kind = type(error).__name__
         if communicator is not None:
             communicator.worker.context.trace("fault", communicator.now(), what=str(error))
             communicator.board.fail()
-            communicator.stop(f"{kind}: {error}")
+            communicator.stop("" if communicator.spec.returns else f"{kind}: {error}")
         line.send_bytes(msgpack.packb({"error": kind, "text": str(error)}))
         if not isinstance(error, DecentError):
             raise

@@ -11,9 +11,12 @@ from __future__ import annotations
 
 import fcntl
 import time
+from collections import deque
 from contextlib import AbstractContextManager, nullcontext
 
 TURNSTILE, PARAMETERS = 0, 1
+KEPT = 100_000
+"""waits that are remembered: a run of millions of steps keeps no more"""
 
 
 class Gate:
@@ -30,13 +33,14 @@ class Gate:
 
 
 class OptimizerGate(Gate):
-    """The training process's side. `waits_s` are the seconds it waited, step by step. `turn` is
-    entered inside of each of its turns."""
+    """The training process's side. `waits_s` are the seconds it waited, at each of the last steps,
+    and `longest_s` the most ever. `turn` is entered inside of each of its turns."""
 
     def __init__(self, fd: int, turn: AbstractContextManager[object] | None = None) -> None:
         super().__init__(fd)
         self._turn = nullcontext() if turn is None else turn
-        self.waits_s: list[float] = []
+        self.waits_s: deque[float] = deque(maxlen=KEPT)
+        self.longest_s = 0.0
         self._held = False
 
     def enter(self) -> None:
@@ -46,7 +50,9 @@ class OptimizerGate(Gate):
         self._take(TURNSTILE)
         self._take(PARAMETERS)
         self._held = True
-        self.waits_s.append(time.perf_counter() - start_s)
+        waited_s = time.perf_counter() - start_s
+        self.waits_s.append(waited_s)
+        self.longest_s = max(self.longest_s, waited_s)
         self._turn.__enter__()
 
     def leave(self) -> None:

@@ -23,17 +23,15 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-import torch
-from torch import distributed, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from decent import dynamics as dynamics_package
 from decent import merge as merge_package
 from decent import schedule as schedule_package
-from decent.config import Config
 from decent.dynamics import Dynamics, system_on
-from decent.errors import ConfigError, ModelError
-from decent.folder import Journal, worker_folder, write_json
+from decent.errors import ModelError
+from decent.folder import worker_folder, write_json
 from decent.learning import (
     Layout,
     add_residual,
@@ -46,11 +44,13 @@ from decent.learning import (
     to_vector,
 )
 from decent.merge import Merge
+from decent.runtime import group
 from decent.runtime.binding import Binding, attach
 from decent.runtime.board import Board
 from decent.runtime.gate import OptimizerGate
+from decent.runtime.keeper import Keeper, Stateful
 from decent.runtime.link import Partner, spec_of
-from decent.runtime.world import World, current
+from decent.runtime.world import World, place
 from decent.topology import Topology
 
 Vector = np.ndarray[Any, Any]
@@ -83,38 +83,30 @@ class Gossip:
         steps: int | None = None,
         world: World | None = None,
     ) -> None:
-        given = world or current()
-        if given is None and topology is not None and topology.n > 1:
-            raise ConfigError(
-                f"a topology of {topology.n} workers in a process that nobody launched",
-                "a run under `decent launch`",
-                f"start it with: decent launch -n {topology.n} SCRIPT.py",
-            )
-        self.world = given or World()
+        self.world, self.topology = place(world, topology)
         self._model, self._optimizer = model, optimizer
         config = self.world.config
-        self.topology = topology or _graph(config, alone=given is None)
         self._merge = _made(merge, merge_package.get) or config.make_merge()
         self._planned = steps
-        self._steps = 0
         self._round = 0
         self._reported_s = -np.inf
         self._status: dict[str, Any] = {"worker": self.world.me, "state": "training"}
         self._stats: dict[str, Any] = {}
-        folder = self.world.folder
-        own = None if folder is None else worker_folder(folder, self.world.me)
-        self._metrics = Journal(None if own is None else own / "metrics.jsonl")
-        self._result: dict[str, Any] = {"metrics": {}, "merged": {}}
+        self._keeper = Keeper(self.world, self.topology.n, model, optimizer)
+        self._steps, self._metrics = self._keeper.step, self._keeper.journal
+        self._result: dict[str, Any] = {"metrics": self._keeper.measured, "merged": {}}
         self._partner: Partner | None = None
         self._gate: OptimizerGate | None = None
         self._pid, self._closed = os.getpid(), False
         atexit.register(self.close)
         self.merged_among: list[int] = [self.world.me]
+        self._keeper.restore()
         if self.topology.n > 1:
             self._join(
                 _made(dynamics, dynamics_package.get) or config.make_dynamics(),
                 schedule_package.get(schedule) if schedule else config.make_schedule(),
             )
+        self._keeper.begin(self._partner)
 
     # one worker among others
 
@@ -130,13 +122,18 @@ class Gossip:
         self._board.state[1:] = dynamics.initial(self._board.state[0])[1:]
         self._needs_residual = bool(system.residual.any())
         self._gate = OptimizerGate(self._board.fd, spec.strides(self._board))
-        self._partner = Partner(spec, self._board.fd, meanwhile=self._report)
+        self._board.begin(self._steps)
+        self._partner = Partner(spec, self._board, meanwhile=self._meanwhile)
         self._hooks = [
             self._optimizer.register_step_pre_hook(self._before),
             self._optimizer.register_step_post_hook(self._after),
         ]
-        self._report(state="starting")
-        self._partner.hear("ready", spec.limits.start_s + PATIENCE_S)
+        self._report(state="starting", communicator=self._partner.pid)
+        said = self._partner.hear("ready", spec.limits.start_s + PATIENCE_S)
+        self._steps = said["steps"]  # a neighbour's, if there is no checkpoint to rejoin from
+        self._board.begin(self._steps)
+        if self.resumed or self.world.rejoins:
+            self._binding.pull()
         self._report(state="ready")
         self.world.gate()
         self._report(state="training")
@@ -168,10 +165,33 @@ class Gossip:
         if metrics and (self._steps % 10 == 0 or self._steps == self._planned):
             self._metrics({"step": self._steps, **metrics})
         self._status.update(step=self._steps, **metrics)
+        self._keeper.check(self._steps)
         if now_s > self._reported_s + REPORT_S:
             if self._partner is not None:
                 self._partner.check()
             self._report()
+
+    # going on after a crash
+
+    @property
+    def steps(self) -> int:
+        """Local steps done; more than 0 from the start where the run is resumed."""
+        return self._steps
+
+    @property
+    def resumed(self) -> bool:
+        """Whether this process goes on from a checkpoint."""
+        return bool(self._keeper.found)
+
+    def keep(self, **objects: Stateful) -> None:
+        """What checkpoints are to hold beside model, optimizer and random numbers: anything with
+        `state_dict()` and `load_state_dict()`. Where the run is resumed it is put back at once."""
+        self._keeper.keep(objects)
+
+    def _meanwhile(self) -> None:
+        """While something is waited for."""
+        self._report()
+        self._keeper.check(self._steps)
 
     def log(self, **metrics: float) -> None:
         """Measures of the model for the run's summary: of this worker's own model before `merge()`,
@@ -206,9 +226,9 @@ class Gossip:
             self._report(state="merging", step=self._steps)
             self.merged_among = self._reduce(None, weight)["among"]
             self._binding.pull()
-        elif distributed.is_available() and distributed.is_initialized():
-            load_vector(self._model, self._all_reduce(to_vector(self._model), weight))
-            self.merged_among = list(range(distributed.get_world_size()))
+        elif group.grouped():
+            load_vector(self._model, group.mean(to_vector(self._model), weight))
+            self.merged_among = group.members()
         self._round = max(1, self._round)
         self._merge_norms(weight, batches, forward)
         if self.world.me == min(self.merged_among):
@@ -228,12 +248,6 @@ class Gossip:
             recalibrate(self._model, batches, forward)
         load_moments(self._model, self.mean(moments(self._model), weight))
 
-    def _all_reduce(self, vector: Vector, weight: float) -> Vector:
-        total = torch.cat([torch.from_numpy(vector) * weight, torch.tensor([weight])])
-        distributed.all_reduce(total)
-        mean: Vector = (total[:-1] / total[-1]).numpy()
-        return mean
-
     def _save(self, name: str) -> None:
         """`workers/<id>/model.safetensors`, or the run's `merged.safetensors`."""
         folder = self.world.folder
@@ -251,8 +265,7 @@ class Gossip:
         if self._round == 0:
             raise ModelError("mean() before merge()", "the merge first", "call merge() before it")
         if self._partner is None:
-            grouped = distributed.is_available() and distributed.is_initialized()
-            return self._all_reduce(vector, weight) if grouped else vector
+            return group.mean(vector, weight) if group.grouped() else vector
         rough = self._mean(vector, weight)
         return rough + self._mean(vector - rough, weight)
 
@@ -274,6 +287,7 @@ class Gossip:
             return self._stats
         self._closed = True
         atexit.unregister(self.close)
+        self._keeper.close()
         if self._partner is not None:
             assert self._gate is not None
             self._gate.leave()
@@ -292,20 +306,22 @@ class Gossip:
                 "id": self.world.me, "steps": self._steps, "loss": self._status.get("loss"),
                 "stats": self._stats, "wait_ms": self.wait_ms(),
                 "merged_among": self.merged_among if self._round else [],
+                "checkpoints": self._keeper.report(),
             }  # fmt: skip
             write_json(worker_folder(self.world.folder, self.world.me) / RESULT, self._result)
 
     @property
     def waits_s(self) -> list[float]:
-        """How long each `optimizer.step()` waited for the communicator, in seconds."""
-        return self._gate.waits_s if self._gate else []
+        """How long each `optimizer.step()` waited for the communicator, in seconds; the last ones
+        of a long run."""
+        return list(self._gate.waits_s) if self._gate else []
 
     def wait_ms(self) -> dict[str, float]:
-        """Median and most of `waits_s`, in milliseconds."""
+        """Median of `waits_s`, and the longest ever, in milliseconds."""
         waits = self.waits_s
-        if not waits:
+        if self._gate is None or not waits:
             return {}
-        return {"median": 1e3 * statistics.median(waits), "max": 1e3 * max(waits)}
+        return {"median": 1e3 * statistics.median(waits), "max": 1e3 * self._gate.longest_s}
 
     def __enter__(self) -> Gossip:
         return self
@@ -321,10 +337,6 @@ class Gossip:
             exchanges = counters["started"] + counters["answered"]
             self._status.update(counters, exchanges=round(exchanges))
         self.world.report({"steps": self._planned, **self._status})
-
-
-def _graph(config: Config, alone: bool) -> Topology:
-    return Topology(1, (), ()) if alone else config.make_topology()
 
 
 def _made(given: Any, get: Any) -> Any:

@@ -31,7 +31,7 @@ from decent.runtime.board import Board
 from decent.schedule import Schedule
 from decent.topology import Topology
 from decent.transport import bounds
-from decent.worker import Codec, Limits, codecs
+from decent.worker import Codec, Limits, Span, codecs
 from decent.worker.accounts import Kept, Strides
 from decent.worker.ledger import Mode, kept_values
 from decent.worker.probes import Probes
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 ALLOCATOR = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(1 << 28))
 """glibc keeps the memory of chunks for the next ones; else each costs a page fault per 4 KiB"""
+WAIT_S = 0.2
 MENTION_S = 30.0
 """how often a wait for others is mentioned in the log"""
 
@@ -69,6 +70,10 @@ class Spec:
     encrypt: bool = False
     key_file: str | None = None  # of its secret key; None: it makes a pair for itself
     ledger: Mode = False
+    checkpoint_every: int = 0  # local steps
+    span: Span | None = None  # the checkpoint to go on from
+    rejoins: bool = False  # as another, while the others run
+    returns: bool = False  # if it dies it is started again: nobody is told that it has
 
     @property
     def kept(self) -> Kept | None:
@@ -106,19 +111,27 @@ def spec_of(
         shared_memory=runtime.shared_memory, encrypt=encrypts,
         codec=codecs.get(**msgspec.structs.asdict(world.config.exchange)),
         key_file=security.key_file(world.config, topology, world.me) if encrypts else None,
-        ledger=runtime.ledger,
+        ledger=runtime.ledger, checkpoint_every=runtime.checkpoint_every, span=world.span,
+        rejoins=world.rejoins, returns=world.returns,
     )  # fmt: skip
 
 
 class Partner:
     """The training process's end of the line, and the communicator process at the other.
 
-    `meanwhile` is called about once a second while something is waited for.
+    `meanwhile` is called a few times a second while something is waited for; it may wait for
+    something else.
     """
 
-    def __init__(self, spec: Spec, board_fd: int, meanwhile: Callable[[], None]) -> None:
-        self._me, self._meanwhile = spec.me, meanwhile
-        self._process, self._line = start(spec, board_fd)
+    def __init__(self, spec: Spec, board: Board, meanwhile: Callable[[], None]) -> None:
+        self._me, self.board, self._meanwhile = spec.me, board, meanwhile
+        self._unasked: list[dict[str, Any]] = []  # what was heard while another word was waited for
+        self._process, self._line = start(spec, board.fd)
+
+    @property
+    def pid(self) -> int:
+        """Of the communicator."""
+        return self._process.pid
 
     def say(self, **words: Any) -> None:
         try:
@@ -130,12 +143,14 @@ class Partner:
         """Wait for a word of the communicator. Raises its error, if that comes instead."""
         start_s = mentioned_s = time.monotonic()
         while True:
-            if self._line.poll(min(1.0, patience_s)):
+            for said in [said for said in self._unasked if word in said]:
+                self._unasked.remove(said)
+                return said
+            if self._line.poll(min(WAIT_S, patience_s)):
                 said = self._read()
                 if "error" in said:
                     raise as_error(said["error"], said["text"])
-                if word in said:
-                    return said
+                self._unasked.append(said)
                 continue
             now_s = time.monotonic()
             if now_s > start_s + patience_s:

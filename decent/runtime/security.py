@@ -124,5 +124,5 @@ def check_sender(arrival: Arrival, message: Message, me: int) -> None:
             f"worker {src} has dialled worker {ascii(dialled[:20])[2:-1]}, "
             f"this is worker {me}: check the addresses"
         )
-    if src < me:
+    if src <= me:
         raise ProtocolError(f"worker {src} has dialled worker {me}: the higher of two dials")

@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from decent.config import Config
+from decent.errors import ConfigError
+from decent.topology import Topology
+from decent.worker import Span
 
 
 @dataclass(frozen=True)
 class World:
     """One worker's place. `report` takes a status (see `Gossip`); `gate` returns when all have
-    come together; `origin_s` are the monotonic seconds that count as 0 in traces."""
+    come together; `origin_s` are the monotonic seconds that count as 0 in traces; `span` is the
+    checkpoint to go on from. A worker that `rejoins` was started again after it died, while the
+    others run; one that `returns` will be, if it dies."""
 
     me: int = 0
     run: str = "alone"
@@ -26,6 +31,9 @@ class World:
     report: Callable[[dict[str, Any]], None] = lambda status: None
     gate: Callable[[], None] = lambda: None
     origin_s: float = field(default_factory=time.monotonic)
+    span: Span | None = None
+    rejoins: bool = False
+    returns: bool = False
 
 
 _current: World | None = None
@@ -39,3 +47,16 @@ def current() -> World | None:
 def enter(world: World | None) -> None:
     global _current
     _current = world
+
+
+def place(world: World | None, topology: Topology | None) -> tuple[World, Topology]:
+    """This process's place in a run, and the run's graph, where they are not given."""
+    given = world or _current
+    if given is None and topology is not None and topology.n > 1:
+        raise ConfigError(
+            f"a topology of {topology.n} workers in a process that nobody launched",
+            "a run under `decent launch`",
+            f"start it with: decent launch -n {topology.n} SCRIPT.py",
+        )
+    alone = Topology(1, (), ())
+    return given or World(), topology or (given.config.make_topology() if given else alone)

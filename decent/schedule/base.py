@@ -13,6 +13,7 @@ dataclass fields. `Poisson`, `Periodic` and `OnePeer` are written with nothing e
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast, runtime_checkable
@@ -150,6 +151,8 @@ class Agenda:
             )
         self._contacts = iter(contacts)
         self._repeats = 0
+        self._log = array("d")  # when the schedule was resumed, and how far the run was
+        self._suspended: list[list[int]] = [[0]]  # from which moment on, who
         self.next_time = -math.inf
         self._peer: int | None = None
         self._advance()
@@ -163,7 +166,29 @@ class Agenda:
         while self.next_time <= time:
             if self._peer is not None:
                 yield self._peer
+            self._note()
             self._advance()
+
+    def _note(self) -> None:
+        moment = self._view.moment
+        if self._suspended[-1][1:] != sorted(moment.suspended):
+            self._suspended.append([len(self._log) // 2, *sorted(moment.suspended)])
+        self._log.extend((moment.time, math.nan if moment.progress is None else moment.progress))
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs. A generator cannot be copied, but it can be played again: all that
+        it looks at are its own draws, and the moments at which it was resumed."""
+        return {"moments": np.array(self._log), "suspended": self._suspended}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Play a fresh agenda up to where another one was."""
+        moment, since = self._view.moment, {at: who for at, *who in state["suspended"]}
+        for k, (time, progress) in enumerate(state["moments"].reshape(-1, 2).tolist()):
+            moment.time, moment.progress = time, None if math.isnan(progress) else progress
+            moment.suspended = since.get(k, moment.suspended)
+            self._advance()
+        self._log = array("d", state["moments"].tolist())
+        self._suspended = [list(each) for each in state["suspended"]]
 
     def _advance(self) -> None:
         before = self.next_time

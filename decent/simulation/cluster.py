@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -19,12 +20,19 @@ from numpy.typing import NDArray
 from decent.errors import DecentError
 from decent.schedule import stream
 from decent.simulation.network import Network
-from decent.worker import Packet, Reduction, Worker
+from decent.worker import Packet, Reduction, Span, Worker, line
+from decent.worker import messages as m
+from decent.worker.slots import Array
+from decent.worker.snapshot import Tree
 
 Durations = NDArray[np.float64]
 
+WAIT_S = 0.1
 TICK_S = 1e-9
 """The least a worker sleeps: virtual time moves on whatever rounding does."""
+
+ALL = 2**62
+"""lines of a ledger that stay"""
 
 
 class Learner(Protocol):
@@ -67,8 +75,9 @@ class Cluster:
     """Workers, a network between them, and virtual time in seconds.
 
     `steps[i]` local steps of worker i are taken by `learner`; then it takes part in the merge with
-    weight `weights[i]`. Without a learner there are contacts but no gradients. `make(me, epoch)`
-    is how a worker that restarts begins anew.
+    weight `weights[i]`. Without a learner there are contacts but no gradients. `make(me, epoch,
+    lines)` is how a worker that restarts begins anew, or, if its books go on after so many lines,
+    to be restored.
     """
 
     def __init__(
@@ -82,7 +91,7 @@ class Cluster:
         faults: Iterable[Fault] = (),
         merge: bool = True,
         seed: int = 0,
-        make: Callable[[int, int], Worker] | None = None,
+        make: Callable[[int, int, int | None], Worker] | None = None,
     ) -> None:
         self.workers = {worker.me: worker for worker in workers}
         self._make = make
@@ -94,6 +103,8 @@ class Cluster:
         self.paused: set[int] = set()
         self.slowdown: dict[int, float] = {}  # worker → factor of its steps' durations
         self.merges: dict[int, Reduction] = {}
+        self.saved: dict[int, list[Tree]] = {me: [] for me in self.workers}  # checkpoints
+        self._life = 0  # how often all have been killed
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._wake_s = dict.fromkeys(self.workers, math.inf)
@@ -109,6 +120,10 @@ class Cluster:
         worker.start(self.now_s)
         self._after(worker)
         self._next_step(worker)
+
+    def _wait(self, worker: Worker) -> None:
+        """Until a worker that comes back has its parameters."""
+        self.at(self.now_s + WAIT_S, lambda: self._run(worker, self._next_step))
 
     def at(self, time_s: float, act: Callable[[], None]) -> None:
         heapq.heappush(self._queue, (time_s, next(self._order), act))
@@ -141,13 +156,41 @@ class Cluster:
 
     def restart(self, me: int) -> None:
         """A new process in the place of the worker's, which takes nothing over."""
+        self._replace(me, self.workers[me].context.epoch + 1)
+        self._begin(self.workers[me])
+
+    def resume_all(self) -> dict[int, Span]:
+        """Every process is killed, now, and what is on its way lost; all go on from the newest line
+        of checkpoints, which is returned. Where that lacks one, nothing is done."""
+        found = line({me: [_span(tree) for tree in own] for me, own in self.saved.items()})
+        if len(found) < len(self.workers):
+            return {}
+        self._life += 1
+        for me, span in found.items():
+            self.saved[me] = [tree for tree in self.saved[me] if tree["cut"] <= span.cut]
+            tree = self.saved[me][-1]
+            self._replace(me, tree["epoch"], tree["ledger"]["lines"] if tree["ledger"] else 0)
+            self.workers[me].restore(tree, self.now_s)
+        for worker in self.workers.values():
+            self._begin(worker)
+        return found
+
+    def rejoin(self, me: int) -> None:
+        """A new process takes the worker's place, from its latest checkpoint, or from what a
+        neighbour shows it."""
+        self._replace(me, self.workers[me].context.epoch + 1, ALL)
+        tree = self.saved[me][-1] if self.saved[me] else None
+        self.workers[me].rejoin(tree, self.now_s)
+        self._begin(self.workers[me])
+
+    def _replace(self, me: int, epoch: int, lines: int | None = None) -> None:
+        """Another process in the place of the worker's, not yet begun."""
         assert self._make is not None
         for of_the_old in (self.down, self.died_s, self.merges, self._held):
             of_the_old.pop(me, None)
         self.paused.discard(me)
-        self.workers[me] = self._make(me, self.workers[me].context.epoch + 1)
+        self.workers[me] = self._make(me, epoch, lines)
         self._wake_s[me] = math.inf
-        self._begin(self.workers[me])
 
     def pause(self, me: int) -> None:
         self.paused.add(me)
@@ -171,7 +214,9 @@ class Cluster:
 
     def _next_step(self, worker: Worker) -> None:
         planned = worker.steps or 0
-        if self.learner is not None and worker.context.clock.steps < planned:
+        if worker.adoption is not None:
+            self._wait(worker)
+        elif self.learner is not None and worker.context.clock.steps < planned:
             slowdown = self.slowdown.get(worker.me, 1.0)
             duration_s = slowdown * next(self._durations[worker.me])
             self.at(self.now_s + duration_s, lambda: self._run(worker, self._step))
@@ -205,11 +250,15 @@ class Cluster:
         self._after(worker)
 
     def _after(self, worker: Worker) -> None:
-        """Send what the worker has to say; wake it when it next has something to do."""
+        """Take a checkpoint if one is due, send what the worker has to say, and wake it when it
+        next has something to do."""
+        if worker.cut_step <= worker.context.clock.steps:
+            self.saved[worker.me].append(worker.checkpoint(self.now_s))
+            worker.poll(self.now_s)
         for packet in worker.outbox:
             for time_s in self.network.arrivals(packet, self.now_s):
                 copy = self.network.carried(packet)
-                self.at(time_s, lambda packet=copy: self._deliver(packet))  # type: ignore[misc]
+                self.at(time_s, partial(self._deliver, copy, self._life))
         worker.outbox.clear()
         wake_s = max(worker.wake_s(self.now_s), self.now_s + TICK_S)
         if wake_s < self._wake_s[worker.me]:
@@ -221,7 +270,19 @@ class Cluster:
             self._wake_s[worker.me] = math.inf
             self._run(worker, lambda worker: worker.poll(self.now_s))
 
-    def _deliver(self, packet: Packet) -> None:
+    def _deliver(self, packet: Packet, life: int) -> None:
         to = packet.message.dst
-        if to in self.workers:
+        if isinstance(packet.message, m.Look):
+            packet = packet._replace(payload=self._seen(packet.message))
+        if to in self.workers and life == self._life:
             self._run(self.workers[to], lambda worker: worker.receive(packet, self.now_s))
+
+    def _seen(self, look: m.Look) -> Array | None:
+        """What stands at the worker that lets another look: as it is now, not as it was."""
+        slots = self.workers[look.src].slots
+        live = look.src not in self.down and look.chunk < slots.chunks
+        return slots.array[0, slots.span(look.chunk)].view(np.uint8) if live else None
+
+
+def _span(tree: Tree) -> Span:
+    return Span(tree["since"], tree["cut"])

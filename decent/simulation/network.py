@@ -15,7 +15,7 @@ import numpy as np
 from decent.schedule import stream
 from decent.topology import Link, Topology
 from decent.worker import Packet
-from decent.worker.messages import Beat
+from decent.worker.messages import Beat, checksum
 
 HEADER_BYTES = 100
 """What a header weighs on the wire, about."""
@@ -56,7 +56,7 @@ class Network:
             return packet
         payload = packet.payload.copy()
         payload.view(np.uint8)[rng.integers(payload.nbytes)] ^= 1 << rng.integers(8)
-        return packet._replace(payload=payload)
+        return packet._replace(payload=payload, check=packet.check or checksum(packet.payload))
 
     def link(self, pair: tuple[int, int]) -> Link:
         index = self.topology.edge_index.get((min(pair), max(pair)))

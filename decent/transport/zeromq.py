@@ -99,28 +99,39 @@ class ZeroMQ:
         self.poller.register(self._router, zmq.POLLIN)
 
     def dial(self, peer: int, address: str, key: str | None = None) -> None:
-        """Connect to `peer`, which with CURVE has to hold `key`; ZeroMQ retries by itself."""
+        """Connect to `peer`, which with CURVE has to hold `key`; ZeroMQ retries by itself. Raises
+        ConfigError where that is no address, or no key."""
         self._handshakes.forget(peer)
         for sockets in (self._dealers, self._pulses):
             if peer in sockets:
                 self.poller.unregister(sockets[peer])
-                sockets.pop(peer).close()
-        dealer = self._dealer(peer, key)
-        self._handshakes.watch(dealer, peer)
-        dealer.connect(address)
+                sockets.pop(peer).close(linger=0)  # what waits is for where nobody is
+        dealer = self._socket(zmq.DEALER)
+        try:
+            self._introduce(dealer, peer, key)
+            self._handshakes.watch(dealer, peer)
+            dealer.connect(address)
+        except zmq.ZMQError as error:
+            self._handshakes.forget(peer)
+            dealer.close(0)
+            raise ConfigError(
+                f"worker {peer} at {address[:80]}: {error.strerror}",
+                "an address such as tcp://10.0.0.1:5555, and a key where they encrypt",
+                "check them in the topology's file",
+            ) from None
         self._dealers[peer], self._dialled[peer] = dealer, f"worker {peer} at {address}"
         self._addresses[peer] = address, key
         self.poller.register(dealer, zmq.POLLIN)
 
-    def _dealer(self, peer: int, key: str | None, kind: bytes = b"") -> zmq.Socket[bytes]:
-        dealer = self._socket(zmq.DEALER)
+    def _introduce(
+        self, dealer: zmq.Socket[bytes], peer: int, key: str | None, kind: bytes = b""
+    ) -> None:
         name = self._name + b"/%d" % peer + kind
         if self._curve is not None:
             assert key is not None
             self._curve.dial(dealer, key)
             name = secrets.token_hex(16).encode() + b"/" + name
         dealer.setsockopt(zmq.ROUTING_ID, name)
-        return dealer
 
     def knows(self, peer: int) -> bool:
         """Whether there is a way to `peer`."""
@@ -148,7 +159,8 @@ class ZeroMQ:
         """Dialled when it is first needed: the peer has been met by then."""
         if peer not in self._pulses:
             address, key = self._addresses[peer]
-            pulse = self._pulses[peer] = self._dealer(peer, key, BEATS)
+            pulse = self._pulses[peer] = self._socket(zmq.DEALER)
+            self._introduce(pulse, peer, key, BEATS)
             pulse.setsockopt(zmq.IMMEDIATE, 1)
             pulse.setsockopt(zmq.SNDHWM, FRESH)
             pulse.connect(address)

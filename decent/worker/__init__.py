@@ -5,6 +5,7 @@ from __future__ import annotations
 from decent.worker.clock import Clock, RateMeter, StepClock, UniformClock
 from decent.worker.codec import Codec
 from decent.worker.context import Context, Stats
+from decent.worker.cuts import Cuts, Span, line
 from decent.worker.exchanges import Exchanges
 from decent.worker.ledger import Ledger
 from decent.worker.limits import Limits
@@ -17,6 +18,7 @@ __all__ = [
     "Clock",
     "Codec",
     "Context",
+    "Cuts",
     "Exchanges",
     "Ledger",
     "Limits",
@@ -24,9 +26,11 @@ __all__ = [
     "RateMeter",
     "Reduction",
     "Slots",
+    "Span",
     "Stats",
     "StepClock",
     "UniformClock",
     "Worker",
+    "line",
     "spanning_tree",
 ]

@@ -14,7 +14,7 @@ basis; told in the papers' slots.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -139,6 +139,30 @@ class Accounts(Slots):
             account.steps, account.events = np.zeros_like(account.steps), 0
         return total
 
+    def state(self) -> dict[str, Any]:
+        names = ("seen", "expected", "steps", "size", "events")
+        return super().state() | {
+            "accounts": {
+                chunk: {name: getattr(account, name) for name in names}
+                for chunk, account in self._accounts.items()
+            },
+            "stepped": self._stepped, "conserved": self.conserved,
+        }  # fmt: skip
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self._known, self.conserved = self.system, state["conserved"]
+        self._stepped[:] = state["stepped"]
+        for chunk, kept in state["accounts"].items():
+            for name, value in kept.items():
+                setattr(self._accounts[chunk], name, value)
+
+    def reopen(self) -> None:
+        """Go on from what is held, whatever it was before."""
+        for row, (chunk, length) in enumerate(self.kept.items()):
+            with self._guard:
+                self._open(row, chunk, length)
+
     def _open(self, row: int, chunk: int, length: int) -> None:
         held, size = self._measure(chunk, length)
         seen, steps = self._stepped[row].copy(), np.zeros_like(held)
@@ -182,16 +206,12 @@ class Accounts(Slots):
             account.expected += change @ account.expected
             account.events += 1
 
-    def _mix(self, chunk: int, difference: Array, mix: Array) -> float | None:
-        squared = super()._mix(chunk, difference, mix)
-        if squared is None:
-            return None
-        moved, size = self._probes(chunk, difference), math.sqrt(squared)
+    def _note(self, chunk: int, scaled: Array, scale: float, size: float, mix: Array) -> None:
         account, kept = self._accounts.get(chunk), None
+        moved = self._probes(chunk, scaled) / scale
         if account is not None:
-            if account.length < difference.size:
-                kept = self._probes(chunk, difference[: account.length])
+            if account.length < scaled.size:
+                kept = self._probes(chunk, scaled[: account.length]) / scale
             account.expected += np.outer(self.system.basis @ mix, moved if kept is None else kept)
             account.events += 1
         self.mixed[chunk] = Mixed(moved, size, tuple(map(float, mix)), kept)
-        return squared

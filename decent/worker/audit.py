@@ -103,7 +103,7 @@ def audit(lines: Mapping[int, Iterable[Event]]) -> Report:
     report = Report(
         known=sorted(lines),
         closed=[book.worker for book in found.values() if book.closed],
-        steps=sum(book.periods[-1].last_step for book in among),
+        steps=sum(book.periods[-1].last_step - book.first_step for book in among),
         combinations=[_name(row, among[0].slots) for row in combinations],
     )
     _edges(found, report)

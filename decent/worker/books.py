@@ -85,6 +85,7 @@ class Book:
     slots: tuple[str, ...]
     eps: float
     kept: frozenset[int]
+    first_step: int = 0
     halves: dict[Key, Half] = field(default_factory=dict)
     in_flight: dict[Key, str] = field(default_factory=dict)  # → why it was given up
     periods: list[Period] = field(default_factory=list)
@@ -96,7 +97,8 @@ class Book:
     @classmethod
     def opened(cls, event: Event) -> Book:
         kept, held = frozenset(dict(event["kept"])), np.array(event["held"])
-        return cls(event["worker"], tuple(event["slots"]), event["eps"], kept, _held=held)
+        slots, step = tuple(event["slots"]), event.get("step", 0)
+        return cls(event["worker"], slots, event["eps"], kept, step, _held=held)
 
     def take(self, event: Event) -> None:
         match event["event"]:
@@ -131,12 +133,13 @@ class Book:
 
     def _balance(self, event: Event) -> None:
         last = self.periods[-1] if self.periods else None
+        first = last.last_step if last else self.first_step
         steps, expected, held, kept = (
             np.array(event[name]) for name in ("steps", "expected", "held", "conserved")
         )
         self.periods.append(
             Period(
-                last.end_s if last else 0.0, event["s"], last.last_step if last else 0,
+                last.end_s if last else 0.0, event["s"], first,
                 event["step"], self._held, steps, expected, held, event["size"], event["events"],
                 event["worst"], kept.reshape(-1, len(self.slots)), self._open,
             )

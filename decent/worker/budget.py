@@ -60,5 +60,8 @@ def _mark(who: m.Packet | int) -> Any:
     if isinstance(who, int):
         return who
     message = who.message
-    of = (getattr(message, key, None) for key in ("dst", "round", "dead", "seq", "chunk"))
+    of = (
+        getattr(message, key, None)
+        for key in ("dst", "to_epoch", "round", "dead", "of", "seq", "chunk")
+    )
     return type(message), *of

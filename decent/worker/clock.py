@@ -93,6 +93,10 @@ class RateMeter:
     _seen: float = 0.0
     _expected: float = 0.0
 
+    def start(self, time: float) -> None:
+        """Nothing was expected before local `time`."""
+        self._time = time
+
     def count(self, amount: float, time: float) -> None:
         """`amount` of an exchange (a chunk is a fraction) was completed at local `time`."""
         self._fade(time)

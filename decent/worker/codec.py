@@ -44,10 +44,14 @@ class Codec:
         """Name and options: what both ends have to have in common."""
         return " ".join([self.name, *(f"{key} = {value}" for key, value in asdict(self).items())])
 
+    def plain(self, dtype: np.dtype[Any], size: int = 1024) -> bool:
+        """Whether `size` values are sent as they are."""
+        return self._nbytes(size) >= size * dtype.itemsize
+
     def ask(self, values: Array, agreed: Array | None = None) -> Said:
         """What an initiator sends of a chunk; `agreed`: what both ends had when it was last mixed
         on this edge, for those codecs that look at it."""
-        if self._nbytes(values.size) >= values.nbytes:
+        if self.plain(values.dtype, values.size):
             return Said(values.view(np.uint8), values)
         with np.errstate(over="ignore", invalid="ignore"):
             payload = self._encode(values)

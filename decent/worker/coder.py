@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-from decent.worker.codec import Array, Codec, Said
+from decent.worker.codec import Array, Codec, Said, check_size
 from decent.worker.context import Stats
 from decent.worker.slots import Slots
 
@@ -22,6 +24,15 @@ class Coder:
         self._difference = np.empty(min(slots.chunk, slots.values), self._dtype)
         self._lost = self._norm = 0.0
 
+    @property
+    def exact(self) -> bool:
+        """Whether values travel as they are, all of them."""
+        return self.codec.mixes == 1 and self.codec.plain(self._dtype)
+
+    def size(self, chunk: int) -> int:
+        """Its values."""
+        return min(self._slots.chunk, self._slots.values - chunk * self._slots.chunk)
+
     def ask(self, peer: int, chunk: int, values: Array) -> Said:
         agreed = self._agreed.get((peer, chunk))
         said = self.codec.ask(values, agreed)
@@ -35,13 +46,16 @@ class Coder:
 
     def hear(self, payload: Array, chunk: int, asked: Said | None = None) -> Said:
         """What a peer says of `chunk`; `asked`: what we have said. Raises ProtocolError."""
-        span = self._slots.span(chunk)
-        return self.codec.hear(payload, span.stop - span.start, self._dtype, asked)
+        return self.codec.hear(payload, self.size(chunk), self._dtype, asked)
+
+    def hear_change(self, payload: Array, chunk: int) -> Array:
+        """The difference that a peer has mixed of `chunk`. Raises ProtocolError."""
+        check_size(payload, self.size(chunk), self.size(chunk) * self._dtype.itemsize)
+        return payload.view(self._dtype)
 
     def difference(self, chunk: int, ours: Said, theirs: Said) -> Array:
         """Theirs − ours over the whole chunk, 0 where nothing was said. Lasts until the next."""
-        span = self._slots.span(chunk)
-        difference = self._difference[: span.stop - span.start]
+        difference = self._difference[: self.size(chunk)]
         if ours.where is None:
             return np.subtract(theirs.values, ours.values, out=difference)
         difference[:] = 0
@@ -62,6 +76,15 @@ class Coder:
         """The peer has lost its memory."""
         for key in [key for key in self._agreed if key[0] == peer]:
             del self._agreed[key]
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs; arrays are the live ones."""
+        agreed = [[*key, values] for key, values in self._agreed.items()]
+        return {"agreed": agreed, "lost": self._lost, "norm": self._norm}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._agreed = {(peer, chunk): values for peer, chunk, values in state["agreed"]}
+        self._lost, self._norm = state["lost"], state["norm"]
 
     def _count(self, values: Array, said: Said, agreed: Array | None) -> None:
         if said.values is values:

@@ -11,9 +11,12 @@ from decent.worker import messages as m
 from decent.worker.budget import Budget
 from decent.worker.clock import Clock
 from decent.worker.limits import Limits
+from decent.worker.near import Near
 from decent.worker.slots import Array
 
 Record = Callable[[dict[str, Any]], None]
+TRACED = 100
+"""refusals that are traced; a stranger who tries for ever does not fill the disk"""
 
 
 @dataclass
@@ -54,6 +57,8 @@ class Context:
     limits: Limits
     clock: Clock
     record: Record
+    near: Near = field(default_factory=Near)
+    cut: int = 0  # checkpoints taken: the index of the latest (see `cuts`)
     outbox: list[m.Packet] = field(default_factory=list)
     stats: Stats = field(default_factory=Stats)
     fatal: Exception | None = None
@@ -64,9 +69,8 @@ class Context:
     def send(
         self, to: int, kind: type[m.Message], payload: Array | None = None, **fields: Any
     ) -> None:
-        if payload is not None:
-            fields["check"] = m.checksum(payload)
-        packet = m.Packet(kind(src=self.me, dst=to, epoch=self.epoch, **fields), payload)
+        message = kind(src=self.me, dst=to, epoch=self.epoch, cut=self.cut, **fields)
+        packet = m.Packet(message, payload)
         if payload is None or self.budget.open:
             self.leave(packet)
         else:
@@ -80,6 +84,12 @@ class Context:
     def trace(self, event: str, now_s: float, **fields: Any) -> None:
         time = round(self.clock.time(now_s), 6)
         self.record({"event": event, "t": time, "s": round(now_s, 6), **fields})
+
+    def refuse(self, why: str, now_s: float) -> None:
+        """Count what is not for us."""
+        self.stats.refused += 1
+        if self.stats.refused <= TRACED:
+            self.trace("refused", now_s, why=why)
 
     def fail(self, error: Exception) -> None:
         self.fatal = self.fatal or error

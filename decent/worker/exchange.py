@@ -7,11 +7,16 @@
                                                  slots += b·(m_i − m_j)
       slots += b·(m_j − m_i)  ◀── Reply ──       remembers m_j[c] until it is settled
 
-Both ends use the same two snapshots, as they are after the codec, and the same b, and changes are
-added, so Σ_i state_i is kept whatever happened to either state meanwhile. (edge, both epochs, seq,
-chunk) is an idempotency key: a request that comes twice is answered from memory and changes
-nothing, and what was meant for a worker's former self is for nobody. The responder decides on each
-chunk once: what was declined stays declined, and the initiator waits for its word on every chunk.
+Where the responder can see the initiator's live values (both on one machine), no snapshot is sent:
+it is asked to *look*, mixes, and answers with the *change*: the difference it has seen. Sent again,
+the request carries a snapshot after all.
+
+Both ends use the same two snapshots, as they are after the codec, or the same difference, and the
+same b, and changes are added, so Σ_i state_i is kept whatever happened to either state meanwhile.
+(edge, both epochs, seq, chunk) is an idempotency key: a request that comes twice is answered from
+memory and changes nothing, and what was meant for a worker's former self is for nobody. The
+responder decides on each chunk once: what was declined stays declined, and the initiator waits for
+its word on every chunk.
 
 An edge carries one exchange at a time, whoever started it: two that overlap would both act on the
 same difference, and momentum would turn that into divergence where links are slow. Where both ends
@@ -25,6 +30,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from decent.worker import messages as m
 from decent.worker.codec import Array, Said
 from decent.worker.limits import Limits
 from decent.worker.roundtrip import RoundTrip
@@ -33,15 +39,13 @@ from decent.worker.window import Window
 
 @dataclass
 class InFlight:
-    """A chunk that was sent and not yet answered."""
+    """A chunk that was sent and not yet answered. `said`: None where the peer was to look."""
 
-    said: Said
-    sent_s: float
+    said: Said | None
     retry_at_s: float
     pause_s: float
-    ahead: int  # how many were in flight, with this one
-    full: bool  # and that was all of the window
-    repeated: bool = False
+    ahead: int = 1  # how many were in flight, with this one
+    full: bool = False  # and that was all of the window
 
 
 @dataclass
@@ -56,6 +60,7 @@ class Exchange:
     limits: Limits
     round_trip: RoundTrip
     window: Window
+    looks: bool = False  # the peer sees our values, and need not be sent them
     flying: dict[int, InFlight] = field(default_factory=dict)
     sent: int = 0
     landed: int = 0
@@ -72,28 +77,26 @@ class Exchange:
             self.sent += 1
             yield self.sent - 1
 
-    def fly(self, chunk: int, said: Said, now_s: float) -> None:
+    def fly(self, chunk: int, said: Said | None, now_s: float) -> None:
         pause_s = self.round_trip.pause_s(self.limits, cold=not self.landed)
         ahead = len(self.flying) + 1
         full = self.window.full(ahead, self.limits)
-        self.flying[chunk] = InFlight(said, now_s, now_s + pause_s, pause_s, ahead, full)
+        self.flying[chunk] = InFlight(said, now_s + pause_s, pause_s, ahead, full)
 
     def overdue(self, now_s: float) -> Iterator[int]:
-        """Chunks to send again, each after twice the pause before."""
+        """Chunks to send again, each after twice the pause before, up to a limit: bad luck with one
+        must not hold up the edge."""
         for chunk, flight in self.flying.items():
             if flight.retry_at_s <= now_s:
-                flight.repeated = True
                 flight.pause_s = self.round_trip.double(flight.pause_s, self.limits)
                 flight.retry_at_s = now_s + flight.pause_s
                 yield chunk
 
-    def land(self, chunk: int, values: int, squared: float, now_s: float) -> None:
+    def land(self, chunk: int, values: int, squared: float, took_s: float) -> None:
         flight = self.flying.pop(chunk)
-        if not flight.repeated:
-            took_s = now_s - flight.sent_s
-            self.round_trip.measure(took_s)
-            deviation_s = self.round_trip.deviation_s
-            self.window.land(flight.ahead, flight.full, took_s, deviation_s, self.limits)
+        self.round_trip.measure(took_s)
+        deviation_s = self.round_trip.deviation_s
+        self.window.land(flight.ahead, flight.full, took_s, deviation_s, self.limits)
         self.landed += 1
         self.mixed += values
         self.squared += squared
@@ -101,7 +104,7 @@ class Exchange:
     def decline(self, chunk: int, reason: str) -> None:
         """Nothing more is sent; other chunks in flight may still have been mixed."""
         del self.flying[chunk]
-        self.chunks, self.declined = self.sent, reason
+        self.chunks, self.declined = self.sent, reason or "without a reason"
 
     @property
     def _open(self) -> int:
@@ -126,7 +129,7 @@ class Answers:
 
     seq: int = -1
     answered: set[int] = field(default_factory=set)
-    replies: dict[int, Array] = field(default_factory=dict)
+    replies: dict[int, tuple[type[m.Reply | m.Change], Array]] = field(default_factory=dict)
     refusal: str = ""  # why no further chunk of it is mixed
     last_s: float = -np.inf
 
@@ -142,6 +145,13 @@ class Answers:
         for chunk in [chunk for chunk in self.replies if chunk < below]:
             del self.replies[chunk]
 
-    def remember(self, chunk: int, payload: Array, now_s: float) -> None:
+    def crowded(self, window: int) -> str:
+        """Why no more can be remembered, in words: the peer keeps no window."""
+        unsettled = len(self.replies)
+        return "" if unsettled < window else f"{unsettled} chunks before it are not settled"
+
+    def remember(
+        self, chunk: int, kind: type[m.Reply | m.Change], payload: Array, now_s: float
+    ) -> None:
         self.answered.add(chunk)
-        self.replies[chunk], self.last_s = payload, now_s
+        self.replies[chunk], self.last_s = (kind, payload), now_s

@@ -10,15 +10,15 @@ import numpy as np
 from decent.errors import ProtocolError, RuntimeFault
 from decent.worker import messages as m
 from decent.worker.clock import RateMeter
-from decent.worker.codec import Array, Codec, Said
-from decent.worker.coder import Coder
+from decent.worker.codec import Codec
 from decent.worker.context import Context
 from decent.worker.exchange import Exchange
+from decent.worker.mixing import NOT_FINITE, Mixing
 from decent.worker.peers import Peer
-from decent.worker.slots import Slots
+from decent.worker.slots import Overwritten, Slots
+from decent.worker.window import Whole, Window
 
 CROSSING = "both ends started at once"
-NOT_FINITE = "the difference is not finite"
 PATIENCE = 4
 """pauses after which a peer that has not settled an exchange is taken to have"""
 
@@ -27,8 +27,8 @@ class Exchanges:
     """Starts, answers and settles exchanges between `slots` and the peers' slots."""
 
     def __init__(self, context: Context, slots: Slots, meter: RateMeter, codec: Codec) -> None:
-        self.context, self.slots, self.meter = context, slots, meter
-        self.coder = Coder(codec, slots, context.stats)
+        self.context, self.slots = context, slots
+        self.mixing = Mixing(context, slots, meter, codec)
         self.open: dict[int, Exchange] = {}
         self.delay = 0.0  # local time an exchange takes, start to end (average)
 
@@ -46,9 +46,10 @@ class Exchanges:
             started_s=now_s,
             limits=self.context.limits,
             round_trip=peer.round_trip,
-            window=peer.window,
+            window=self._window(peer),
+            looks=not peer.blind and self.mixing.shows(peer.id),
         )
-        peer.window.begin()
+        exchange.window.begin()
         peer.seq += 1
         self.open[peer.id] = exchange
         self.context.stats.started += 1
@@ -73,12 +74,14 @@ class Exchanges:
         return None
 
     def _fill(self, peer: Peer, exchange: Exchange, now_s: float) -> None:
-        time = self.context.clock.time(now_s)
         for chunk in self._affordable(peer, exchange):
-            said = self.coder.ask(peer.id, chunk, self.slots.snapshot(chunk, time))
+            said = None
+            if exchange.looks:
+                self.mixing.show(chunk, now_s)
+            else:
+                said = self.mixing.say(peer.id, chunk, now_s)
             exchange.fly(chunk, said, now_s)
-            self._sent(said)
-            self._request(peer, exchange, chunk, now_s)
+            self._ask(peer, exchange, chunk, now_s)
 
     def _affordable(self, peer: Peer, exchange: Exchange) -> Iterator[int]:
         """Chunks to send now; for more of them it stands in line."""
@@ -104,48 +107,70 @@ class Exchanges:
         unsent = sum(exchange.chunks - exchange.sent for exchange in self.open.values())
         return float((self.context.budget.held + unsent) / self.slots.chunks)
 
-    def _request(self, peer: Peer, exchange: Exchange, chunk: int, now_s: float) -> None:
+    def _window(self, peer: Peer) -> Window:
+        """Through shared memory there is no link to fill."""
+        return Whole() if not peer.blind and self.context.near.sees(peer.id) else peer.window
+
+    def _ask(
+        self, peer: Peer, exchange: Exchange, chunk: int, now_s: float, again: bool = False
+    ) -> None:
+        flight = exchange.flying[chunk]
+        if flight.said is None and again:  # it has not seen it
+            peer.blind, exchange.looks = True, False
+            flight.said = self.mixing.say(peer.id, chunk, now_s)
         self.context.send(
             peer.id,
-            m.Request,
-            exchange.flying[chunk].said.payload,
+            m.Look if flight.said is None else m.Request,
+            None if flight.said is None else flight.said.payload,
             to_epoch=peer.epoch,
             seq=exchange.seq,
             chunk=chunk,
+            asked_s=now_s,
             settled=exchange.settled,
             mix=exchange.mix,
         )
         self.context.trace("request", now_s, peer=exchange.peer, seq=exchange.seq, chunk=chunk)
 
-    def on_request(
-        self, peer: Peer, request: m.Request, payload: Array, now_s: float, refusal: str = ""
-    ) -> None:
+    def on_request(self, peer: Peer, packet: m.Packet, now_s: float, refusal: str = "") -> None:
         """Answer or decline, once and for all: what comes again gets the same word. Never waits."""
-        answers = peer.answers
+        request, answers = packet.message, peer.answers
+        assert isinstance(request, m.Asking)
         if request.seq > answers.seq:
             answers.begin(request.seq)
         if request.seq < answers.seq or request.chunk in answers.answered:
             self._repeat(peer, request)
             return
-        answers.settle(request.settled)
-        answers.refusal = answers.refusal or refusal or self._problem(request)
-        ours = None if answers.refusal else self._answer(peer, request, payload, now_s)
-        if ours is None:
-            self._decline(peer, request, answers.refusal, now_s)
+        if packet.payload is None:  # we cannot see what we should: it will be sent
+            self.context.stats.refused += 1
             return
-        answers.remember(request.chunk, ours.payload, now_s)
+        answers.settle(request.settled)
+        refusal = refusal or answers.crowded(self.context.limits.window)
+        answers.refusal = answers.refusal or refusal or self._problem(request)
+        try:
+            self._answer(peer, packet, request, now_s)
+        except ProtocolError as error:
+            answers.refusal = str(error)
+            self._decline(peer, request, answers.refusal, now_s)
+        except Overwritten:
+            self.context.stats.refused += 1
+
+    def _answer(self, peer: Peer, packet: m.Packet, request: m.Asking, now_s: float) -> None:
+        if peer.answers.refusal:
+            raise ProtocolError(peer.answers.refusal)
+        payload = self.mixing.answer(peer.id, request, packet, now_s)
+        kind = m.Change if isinstance(request, m.Look) else m.Reply
+        peer.answers.remember(request.chunk, kind, payload, now_s)
         self.context.stats.answered += 1 / self.slots.chunks
         self.context.trace("reply", now_s, peer=peer.id, seq=request.seq, chunk=request.chunk)
-        self._sent(ours)
-        self._reply(peer, request, ours.payload)
+        self._reply(peer, request)
 
-    def _repeat(self, peer: Peer, request: m.Request) -> None:
+    def _repeat(self, peer: Peer, request: m.Asking) -> None:
         """Answer from memory; not at all if the reply is known to have come."""
         self.context.stats.duplicates += 1
         if request.seq == peer.answers.seq and request.chunk in peer.answers.replies:
-            self._reply(peer, request, peer.answers.replies[request.chunk])
+            self._reply(peer, request)
 
-    def _problem(self, request: m.Request) -> str:
+    def _problem(self, request: m.Asking) -> str:
         slots = self.slots
         if request.src in self.open and self.context.me < request.src:
             return CROSSING
@@ -155,40 +180,14 @@ class Exchanges:
             return f"coefficients {request.mix} for slots {slots.system.slots}"
         return ""
 
-    def _answer(self, peer: Peer, request: m.Request, payload: Array, now_s: float) -> Said | None:
-        """Mix our half of one chunk; what we say of it, or None with the refusal noted."""
-        try:
-            theirs = self.coder.hear(payload, request.chunk)
-        except ProtocolError as error:
-            peer.answers.refusal = f"chunk {request.chunk}: {error}"
-            return None
-        time = self.context.clock.time(now_s)
-        ours = self.coder.answer(self.slots.snapshot(request.chunk, time), theirs)
-        if self._mix(peer, request.chunk, ours, theirs, request.mix, now_s) is None:
-            peer.answers.refusal = NOT_FINITE
-            self._diagnose(request.chunk, ours, now_s)
-            return None
-        return ours
-
-    def _mix(
-        self, peer: Peer, chunk: int, ours: Said, theirs: Said, mix: tuple[float, ...], now_s: float
-    ) -> float | None:
-        """Our half of one chunk; ‖theirs − ours‖², or None with nothing changed."""
-        time = self.context.clock.time(now_s)
-        difference = self.coder.difference(chunk, ours, theirs)
-        squared = self.slots.add(chunk, time, difference, np.array(mix))
-        if squared is not None:
-            self.coder.agree(peer.id, chunk, ours, theirs)
-            self.context.stats.values_mixed += difference.size
-            self.meter.count(ours.values.size / self.slots.values, time)
-        return squared
-
-    def _reply(self, peer: Peer, request: m.Request, payload: Array) -> None:
+    def _reply(self, peer: Peer, request: m.Asking) -> None:
+        kind, payload = peer.answers.replies[request.chunk]
         self.context.send(
-            peer.id, m.Reply, payload, to_epoch=peer.epoch, seq=request.seq, chunk=request.chunk
-        )
+            peer.id, kind, payload, to_epoch=peer.epoch, seq=request.seq, chunk=request.chunk,
+            asked_s=request.asked_s,
+        )  # fmt: skip
 
-    def _decline(self, peer: Peer, request: m.Request, reason: str, now_s: float) -> None:
+    def _decline(self, peer: Peer, request: m.Asking, reason: str, now_s: float) -> None:
         self.context.send(
             peer.id,
             m.Decline,
@@ -199,25 +198,24 @@ class Exchanges:
         )
         self.context.trace("decline", now_s, peer=peer.id, seq=request.seq, reason=reason)
 
-    def on_reply(self, peer: Peer, reply: m.Reply, payload: Array, now_s: float) -> None:
+    def on_reply(self, peer: Peer, packet: m.Packet, now_s: float) -> None:
         """Apply our half of one chunk, once."""
-        exchange = self.open.get(peer.id)
+        reply, exchange = packet.message, self.open.get(peer.id)
+        assert isinstance(reply, m.Reply | m.Change)
         if exchange is None or exchange.seq != reply.seq or reply.chunk not in exchange.flying:
             self.context.stats.duplicates += 1
             return
         ours = exchange.flying[reply.chunk].said
         try:
-            theirs = self.coder.hear(payload, reply.chunk, ours)
+            squared = self.mixing.apply(peer.id, packet, ours, exchange.mix, now_s)
         except ProtocolError as error:
             self.abandon(peer, f"chunk {reply.chunk}: {error}", now_s)
             return
-        squared = self._mix(peer, reply.chunk, ours, theirs, exchange.mix, now_s)
-        if squared is None:
-            self.abandon(peer, NOT_FINITE, now_s)
-            self._diagnose(reply.chunk, ours, now_s)
+        except Overwritten:  # it will be asked for again
+            self.context.stats.refused += 1
             return
-        span = self.slots.span(reply.chunk)
-        exchange.land(reply.chunk, span.stop - span.start, squared, now_s)
+        took_s = now_s - reply.asked_s
+        exchange.land(reply.chunk, self.mixing.coder.size(reply.chunk), squared, took_s)
         self.context.trace("apply", now_s, peer=peer.id, seq=exchange.seq, chunk=reply.chunk)
         self._fill(peer, exchange, now_s)
         if exchange.complete:
@@ -229,7 +227,7 @@ class Exchanges:
         if exchange is None or exchange.seq != decline.seq or decline.chunk not in exchange.flying:
             return
         if decline.reason == NOT_FINITE:
-            self._diagnose(decline.chunk, exchange.flying[decline.chunk].said, now_s)
+            self.mixing.diagnose(decline.chunk, exchange.flying[decline.chunk].said, now_s)
         exchange.decline(decline.chunk, decline.reason)
         if exchange.complete:
             self._complete(peer, exchange, now_s)
@@ -265,7 +263,7 @@ class Exchanges:
         for exchange in self.open.values():
             for chunk in exchange.overdue(now_s):
                 self.context.stats.repeated += 1
-                self._request(peers[exchange.peer], exchange, chunk, now_s)
+                self._ask(peers[exchange.peer], exchange, chunk, now_s, again=True)
 
     def next_s(self) -> float:
         retry_s = min((each.retry_at_s() for each in self.open.values()), default=math.inf)
@@ -292,28 +290,3 @@ class Exchanges:
         stats.last_distance = math.sqrt(exchange.squared)
         took = clock.time(now_s) - clock.time(exchange.started_s)
         self.delay += 0.2 * (took - self.delay)
-
-    def _sent(self, said: Said) -> None:
-        self.context.stats.models_sent += said.values.size / self.slots.values
-
-    def _diagnose(self, chunk: int, said: Said, now_s: float) -> None:
-        """Where it was our own message that was not finite, say why and stop."""
-        values = self.slots.snapshot(chunk, self.context.clock.time(now_s))
-        self.check(values)
-        if np.isfinite(values).all() and not np.isfinite(said.values).all():
-            self.context.fail(
-                RuntimeFault(
-                    f"worker {self.context.me} has values up to {np.abs(values).max():.3g}, and "
-                    f"codec {self.coder.codec.title!r} cannot hold them: choose another"
-                )
-            )
-
-    def check(self, ours: Array) -> None:
-        """Where our own values are not finite, say so and stop."""
-        if not np.isfinite(ours).all():
-            self.context.fail(
-                RuntimeFault(
-                    f"worker {self.context.me}'s parameters are not finite at step "
-                    f"{self.context.clock.steps}: training has diverged; try a lower learning rate"
-                )
-            )

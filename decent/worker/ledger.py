@@ -15,6 +15,7 @@ one without the other shows.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -76,7 +77,8 @@ class Entry:
 
 class Ledger:
     """Writes lines to `record`. `kept` is that of which local steps are measured, all without it;
-    `stepped` [len(kept), PROBES] the totals of these steps, if the optimizer is elsewhere."""
+    `stepped` [len(kept), PROBES] the totals of these steps, if the optimizer is elsewhere. One that
+    is not begun `anew` will be restored, and goes on with books that are open."""
 
     def __init__(
         self,
@@ -85,12 +87,13 @@ class Ledger:
         kept: Kept | None = None,
         stepped: Array | None = None,
         every: int = EVERY,
+        anew: bool = True,
     ) -> None:
         self._record, self._kept, self._stepped, self._every = record, kept, stepped, every
         self.probes = Probes(seed)
         self._entries: dict[tuple[int, bool], Entry] = {}  # (peer, started here) → the latest
         self._due = every
-        self._closed = False
+        self._closed, self._lines = not anew, 0
 
     def slots(
         self,
@@ -109,15 +112,40 @@ class Ledger:
 
     def open(self, worker: Worker) -> None:
         """Listen to the worker's trace from now on."""
-        self._worker, accounts = worker, self._accounts
+        self._worker = worker
         self._pass_on, worker.context.record = worker.context.record, self._hear
+        if not self._closed:
+            self._opened()
+
+    def begin(self) -> None:
+        """New books, for a worker that has been restored as another."""
+        self._entries.clear()
+        self._accounts.reopen()
+        self._due, self._closed = self._worker.context.clock.steps + self._every, False
+        self._opened()
+
+    def _opened(self) -> None:
+        worker, accounts = self._worker, self._accounts
         balance = accounts.balance()
         self._write(
             "opened", worker=worker.me, epoch=worker.context.epoch,
+            step=worker.context.clock.steps,
             slots=list(accounts.system.slots), values=accounts.values, chunks=accounts.chunks,
             eps=float(np.finfo(accounts.array.dtype).eps), kept=list(accounts.kept.items()),
             held=balance.held.tolist(),
         )  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs; arrays are the live ones."""
+        entries = [[*key, vars(entry)] for key, entry in self._entries.items()]
+        return {"entries": entries, "due": self._due, "lines": self._lines}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on with these books."""
+        for peer, mine, kept in state["entries"]:
+            fields = kept | {"epochs": tuple(kept["epochs"]), "mix": tuple(kept["mix"])}
+            self._entries[peer, mine] = Entry(**fields)
+        self._due, self._lines, self._closed = state["due"], state["lines"], False
 
     def close(self, now_s: float) -> None:
         """No more will happen to this worker; exchanges that are open stay so."""
@@ -134,6 +162,7 @@ class Ledger:
 
     def _write(self, event: str, **fields: Any) -> None:
         self._record({"event": event, **fields})
+        self._lines += 1
 
     # the trace
 

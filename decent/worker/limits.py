@@ -18,7 +18,7 @@ class Limits:
     window_least: int = 2
     """… and at least: one on its way there, one on its way back"""
     merge_window: int = 4
-    """chunks of a merge under way, with each peer"""
+    """chunks under way with each peer of a merge, or of what one that comes back is shown"""
     max_open: int = 4
     """exchanges a worker may have started and not completed, over all edges"""
     bandwidth: float = math.inf
@@ -33,8 +33,7 @@ class Limits:
     """how long a peer may take to appear at all"""
     retry_s: float = 1.0
     """before the merge asks for anything again"""
-    retry_least_s: float = 0.4
-    """beyond the mean round trip, before a chunk is asked for again; doubles at each attempt. TCP
-    itself may rest for 0.2 s and a round trip, to look at an empty link (BBR)"""
-    retry_most_s: float = 60.0
-    """before a chunk is asked for again, at most"""
+    retry_least_s: float = 0.25
+    """beyond the mean round trip, before a chunk is asked for again; doubles at each attempt"""
+    retry_most_s: float = 8.0
+    """before a chunk is asked for again, at most, unless answers take longer"""

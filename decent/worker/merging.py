@@ -27,6 +27,7 @@ class Merging:
         self.kin: dict[int, Peer] = {}  # no neighbours, but next to us in the tree of a merge
         self._early: dict[int, m.Wave] = {}  # latest word of a merge we have not come to
         self._told: set[int] = set()  # rounds whose result is in the trace
+        self.newcomer = False  # back as another: of no use where it was merged without already
 
     @property
     def started(self) -> bool:
@@ -70,6 +71,8 @@ class Merging:
         if reduction is None:
             self._remember(message, payload)
             return
+        if message.src in reduction.dead and self.context.me in message.dead:
+            return  # each has buried the other: neither would ever give in
         if message.src not in reduction.dead:  # the dead have no say
             self._exclude(reduction, set(message.dead), now_s)
         if reduction.dead != set(message.dead):
@@ -79,6 +82,13 @@ class Merging:
             reduction.receive(message, payload)
             self._conclude(reduction, now_s)
 
+    def tell(self, peer: int) -> None:
+        """That a merge has begun without it, if one has."""
+        for reduction in self.reductions.values():
+            if peer in reduction.dead:
+                dead = tuple(sorted(reduction.dead))
+                self.context.send(peer, m.Obituary, round=reduction.round, dead=dead)
+
     def exclude(self, dead: set[int], now_s: float) -> None:
         """Go on without these, in every mean."""
         for reduction in self.reductions.values():
@@ -86,20 +96,23 @@ class Merging:
 
     def _remember(self, message: m.Wave, payload: Array | None) -> None:
         """Word of a mean that we have not come to."""
+        if self.newcomer and self.context.me in message.dead:
+            self._declared()
         if payload is None and 0 <= message.src < self.topology.n:
             self._early[message.src] = message
             if message.src not in self.peers:  # it waits for us: a sign of life
                 self.context.send(message.src, m.Beat)
 
     def _exclude(self, reduction: Reduction, dead: set[int], now_s: float) -> None:
-        me = self.context.me
-        if me in dead:
-            self.context.fail(
-                Declared(f"worker {me} was silent so long that its peers merged without it")
-            )
+        if self.context.me in dead:
+            self._declared()
         elif reduction.exclude(worker for worker in dead if 0 <= worker < self.topology.n):
             self.context.trace("fault", now_s, what="merging without", dead=sorted(reduction.dead))
             self._meet(reduction, now_s)
+
+    def _declared(self) -> None:
+        what = f"worker {self.context.me} was silent so long that its peers merged without it"
+        self.context.fail(Declared(what))
 
     def _meet(self, reduction: Reduction, now_s: float) -> None:
         """Watch whom the tree puts next to us, neighbour or not."""

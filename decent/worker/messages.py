@@ -1,26 +1,15 @@
-"""What workers say to one another, and how it looks on the wire.
-
-A message is a small typed header and at most one raw payload: a chunk of a vector. On the wire it
-is one msgpack frame `[VERSION, run, header]` and, where there is a payload, one frame of raw
-bytes: what the codec makes of an exchange's values, and the merge's values as they are, all little-
-endian. The header holds the payload's checksum, 64 bits of XXH3. Nothing is pickled, every number
-in a header is finite and within bounds, and nothing is allocated before its size has been checked.
-"""
+"""What workers say to one another: small typed messages, and at most one raw payload with each, a
+chunk of a vector. How they look on the wire is told in `frames`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import numpy as np
 import xxhash
 
-from decent.errors import PeerRefused, ProtocolError
-
-VERSION = 3
-HEADER_BYTES = 16_384
-"""A header is some hundred bytes; anything beyond this is not one of ours."""
 SLOTS = 64
 """Coefficients in a request, at most."""
 
@@ -31,9 +20,13 @@ Real = Annotated[float, msgspec.Meta(ge=-1e300, le=1e300)]
 Weight = Annotated[float, msgspec.Meta(gt=0, le=1e300)]
 
 
-class Message(
-    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag=str.lower
-):
+class Counted(msgspec.Struct, frozen=True, kw_only=True):
+    """How many checkpoints the sender has taken (see `cuts`)."""
+
+    cut: Count = 0
+
+
+class Message(Counted, frozen=True, forbid_unknown_fields=True, tag_field="kind", tag=str.lower):
     """Sender, addressee, and the sender's incarnation: a restarted worker has a higher epoch."""
 
     src: Count
@@ -81,15 +74,24 @@ class Addressed(Message, frozen=True):
     to_epoch: Count
 
 
-class Request(Addressed, frozen=True):
-    """Chunk `chunk` of exchange `seq`; `mix` are the coefficients b both ends use.
-    `settled`: replies to chunks below this need not be remembered any longer."""
+class Asking(Addressed, frozen=True):
+    """Base: about chunk `chunk` of exchange `seq`; `mix` are the coefficients b both ends use.
+    `settled`: answers to chunks below this need not be remembered any longer. `asked_s`: the
+    sender's time, which the answer gives back: it tells which of several askings it answers."""
 
     seq: Count
     chunk: Count
+    asked_s: Real
     settled: Count
     mix: Annotated[tuple[Real, ...], msgspec.Meta(max_length=SLOTS)]
-    check: Check
+
+
+class Request(Asking, frozen=True):
+    """The sender's snapshot of that chunk."""
+
+
+class Look(Asking, frozen=True):
+    """The sender's values stand where the addressee can see them: it is to take them from there."""
 
 
 class Reply(Addressed, frozen=True):
@@ -97,7 +99,15 @@ class Reply(Addressed, frozen=True):
 
     seq: Count
     chunk: Count
-    check: Check
+    asked_s: Real
+
+
+class Change(Addressed, frozen=True):
+    """The answer to a look: what the responder has mixed, the values it saw minus its own."""
+
+    seq: Count
+    chunk: Count
+    asked_s: Real
 
 
 class Decline(Addressed, frozen=True):
@@ -112,6 +122,19 @@ class Settled(Addressed, frozen=True):
     """Exchange `seq` is complete at the initiator: nothing of it need be remembered."""
 
     seq: Count
+
+
+class Show(Message, frozen=True):
+    """Show me that chunk of your parameters: I have come back with nothing."""
+
+    chunk: Count
+
+
+class Shown(Message, frozen=True):
+    """A chunk of the sender's parameters as they are, after so many local steps."""
+
+    chunk: Count
+    steps: Count
 
 
 class Wave(Message, frozen=True):
@@ -136,7 +159,6 @@ class Partial(Wave, frozen=True):
 
     chunk: Count
     weight: Weight
-    check: Check
 
 
 class Fetch(Wave, frozen=True):
@@ -146,10 +168,17 @@ class Fetch(Wave, frozen=True):
 
 
 class Result(Wave, frozen=True):
-    """One chunk of the weighted mean."""
+    """One chunk of the weighted mean, over all but the dead `of` the tree that it was made on."""
 
     chunk: Count
-    check: Check
+    of: tuple[Count, ...]
+
+
+class Held(Wave, frozen=True):
+    """The sender has had a whole result since an earlier tree, that without the dead `of`, and adds
+    nothing to another: fetch that one."""
+
+    of: tuple[Count, ...]
 
 
 class Done(Wave, frozen=True):
@@ -164,22 +193,27 @@ class Obituary(Wave, frozen=True):
     """The sender lives, and merges without `dead`: perhaps more than you know of."""
 
 
-WithPayload = (Request, Reply, Partial, Result)
-Coded = (Request, Reply)
+WithPayload = (Request, Reply, Change, Shown, Partial, Result)
+Coded = (Request, Reply, Change)
 Any_ = (
     Hello
     | Refuse
     | Beat
     | Gone
     | Request
+    | Look
     | Reply
+    | Change
     | Decline
     | Settled
+    | Show
+    | Shown
     | Ready
     | Collect
     | Partial
     | Fetch
     | Result
+    | Held
     | Done
     | Close
     | Obituary
@@ -187,10 +221,13 @@ Any_ = (
 
 
 class Packet(NamedTuple):
-    """A message and its payload (1-D array, or None)."""
+    """A message and its payload (1-D array, or None). `check`: the checksum it came with; `intact`:
+    of a payload read where its sender wrote it, whether it is still what was sent."""
 
     message: Message
     payload: np.ndarray[Any, Any] | None = None
+    check: int | None = None
+    intact: Callable[[], bool] = lambda: True
 
     @property
     def nbytes(self) -> int:
@@ -200,71 +237,11 @@ class Packet(NamedTuple):
     @property
     def damaged(self) -> bool:
         """Whether the payload is not what was sent."""
-        if self.payload is None or not isinstance(self.message, WithPayload):
+        if self.payload is None or self.check is None:
             return False
-        return checksum(self.payload) != self.message.check
+        return checksum(self.payload) != self.check
 
 
 def checksum(payload: np.ndarray[Any, Any]) -> int:
     """64 bits of its bytes. It tells damage, not forgery."""
     return xxhash.xxh3_64_intdigest(payload.data)
-
-
-_encoder = msgspec.msgpack.Encoder()
-_header_decoder = msgspec.msgpack.Decoder(tuple[int, str, msgspec.Raw])
-_message_decoder = msgspec.msgpack.Decoder[Message](Any_)
-
-
-def encode(packet: Packet, run: str) -> list[Any]:
-    """The frames of `packet`: header bytes, then the payload's own memory (not a copy)."""
-    header = _encoder.encode((VERSION, run, packet.message))
-    return [header] if packet.payload is None else [header, packet.payload.data.cast("B")]
-
-
-def decode(frames: Sequence[Any], run: str, dtype: np.dtype[Any], limit: int) -> Packet:
-    """The packet of `frames`; a payload holds at most `limit` values of `dtype`, or as many bytes.
-
-    Raises ProtocolError for anything malformed and PeerRefused for another version or run.
-    """
-    version, their_run, body = _header(frames)
-    if version != VERSION:
-        raise PeerRefused(f"peer speaks protocol version {version!r}, this worker {VERSION}")
-    if their_run != run:
-        raise PeerRefused(
-            f"peer belongs to run {their_run[:80]!r}, this worker to run {run!r}: "
-            "check the address, or whether another run uses the port"
-        )
-    try:
-        message = _message_decoder.decode(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise ProtocolError(f"malformed header: {error}") from None
-    return Packet(message, _payload(message, frames, dtype, limit))
-
-
-def _header(frames: Sequence[Any]) -> tuple[int, str, msgspec.Raw]:
-    if not 1 <= len(frames) <= 2:
-        raise ProtocolError(f"{len(frames)} frames, expected a header and at most one payload")
-    if len(frames[0]) > HEADER_BYTES:
-        raise ProtocolError(f"a header of {len(frames[0])} bytes, the limit is {HEADER_BYTES}")
-    try:
-        return _header_decoder.decode(frames[0])
-    except msgspec.ValidationError as error:
-        raise ProtocolError(f"a header that is not [version, run, message]: {error}") from None
-    except Exception as error:
-        raise ProtocolError(f"a header that is not msgpack ({type(error).__name__})") from None
-
-
-def _payload(
-    message: Message, frames: Sequence[Any], dtype: np.dtype[Any], limit: int
-) -> np.ndarray[Any, Any] | None:
-    wanted = isinstance(message, WithPayload)
-    if wanted != (len(frames) == 2):
-        kind = type(message).__name__
-        raise ProtocolError(f"{kind} {'without' if wanted else 'with'} a payload")
-    if not wanted:
-        return None
-    kind_of = np.dtype(np.uint8) if isinstance(message, Coded) else dtype
-    size, most = len(frames[1]), limit * dtype.itemsize
-    if not 0 < size <= most or size % kind_of.itemsize:
-        raise ProtocolError(f"a payload of {size} bytes, expected 1 … {most}, values of {kind_of}")
-    return np.frombuffer(frames[1], kind_of)

@@ -33,7 +33,7 @@ class Momentum:
         share: float = 1.0, follows: bool = True,
     ) -> None:  # fmt: skip
         self.dynamics, self.topology, self.slots, self.meter = dynamics, topology, slots, meter
-        self._share, self._follows, self._pace = share, follows, share
+        self._share, self._follows, self.pace = share, follows, share
 
     def follow(self, time: float, delay: float) -> None:
         """Exchanges take `delay`, start to end, as of local `time`."""
@@ -41,6 +41,6 @@ class Momentum:
             return
         late = min(1.0, delay * self.meter.nominal / 2)
         pace = self._share * self.meter.ratio(time) / (1 + late)
-        if abs(pace - self._pace) > FOLLOW * self._pace:
-            self._pace = pace
+        if abs(pace - self.pace) > FOLLOW * self.pace:
+            self.pace = pace
             self.slots.system = system_at(self.dynamics, self.topology, pace)

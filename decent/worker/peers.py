@@ -34,6 +34,8 @@ class Peer:
     window: Window = field(default_factory=Window)
     doubt: str = ""  # why it seems that we shall never meet it
     seq: int = 0  # of our next exchange with it
+    blind: bool = False  # it should have seen our values, and did not
+    gone: bool = False  # it has said that it stops for good, in this epoch
 
     @property
     def greeted(self) -> bool:
@@ -45,7 +47,8 @@ class Peer:
         return self.greeted and self.round_trip.mean_s is not None
 
     def hear(self, now_s: float) -> bool:
-        """A sign of life; True if the peer was silent until now. The dead stay dead."""
+        """A sign of life; True if the peer was silent until now. The dead stay dead, unless they
+        are taken back first."""
         back = self.state == "silent"
         self.heard_s = now_s
         if self.state != "dead":
@@ -60,10 +63,10 @@ class Peer:
     def judge(self, now_s: float, limits: Limits) -> State | None:
         """The peer's state, if it has just changed for the worse."""
         before = self.state
-        silence_s = now_s - (self.heard_s if self.greeted else self.since_s)
+        silence_s = now_s - (self.since_s if before == "expected" else self.heard_s)
         if before == "dead":
             return None
-        if not self.greeted:
+        if before == "expected":
             self.state = "dead" if silence_s > limits.start_s else "expected"
         elif silence_s > limits.dead_s:
             self.state = "dead"

@@ -8,6 +8,10 @@ so all who live end on the same tree. Everything is asked for again until it is 
 one tree every answer is a constant, so repeats are harmless. `Close` says that everyone has a
 result, and is final: whoever is closed answers with it whatever others still ask.
 
+There is one result for all who live, also where someone dies while it is handed out. Whoever has
+the whole of it keeps it, adds nothing to any later tree, so that none can come to another, and says
+so (`Held`); the others there fetch it from whom they hear it, and pass it on.
+
 Where the dead cut the graph, the pieces are joined by edges of the tree's own: the merge is over
 *all* alive.
 """
@@ -72,25 +76,28 @@ class Reduction:
         self.result: Array | None = None  # once complete; never changes afterwards
         self.among: tuple[int, ...] = ()  # those merged
         self.closed = False
+        self._of: tuple[int, ...] = ()  # the dead of the tree that `_mean` was made on
         self._own: Array | None = None  # what this worker adds: fixed when first asked for
         self._settled = False  # no exchange is open at this worker, nor will be
         self._send = send
         self._restart(frozenset(dead))
 
     def _restart(self, dead: frozenset[int]) -> None:
-        self.dead = dead
+        self.dead, kept = dead, self._of
         tree = spanning_tree(self.topology, dead)
         self.parent = tree[self.me]
         self.children = [worker for worker, parent in tree.items() if parent == self.me]
-        self._alive = tuple(sorted(tree))
         self._ready: set[int] = set()
         self._done: set[int] = set()
         self._collecting = 0  # chunks asked of the children so far
         self._wanted: set[int] = set()  # chunks the parent has asked for
         self._sums: dict[int, dict[int, tuple[Array, float]]] = {}  # chunk → child → partial
         self._partials: dict[int, tuple[Array, float]] = {}
-        self._mean = np.empty_like(self.vector)
-        self._have: set[int] = set()
+        self._source = self.parent  # whom to fetch the result from
+        self._held = self.result is not None  # made on an earlier tree
+        self._of = kept if self._held else tuple(sorted(dead))
+        self._mean = np.empty_like(self.vector) if self.result is None else self.result
+        self._have = set(range(self.chunks)) if self._held else set[int]()
         self._fetching: set[int] = set()
         self._fetched = 0  # chunks asked of the parent so far, in order
         self._waiting: dict[int, set[int]] = {}  # chunk → children that wait for its result
@@ -123,6 +130,8 @@ class Reduction:
         if now_s < self._retry_at_s or self.closed:
             return
         self._retry_at_s = now_s + self.limits.retry_s
+        for peer in self.peers() if self._held else ():
+            self._tell(peer, m.Held, of=self._of)
         self._push()
         for chunk, sums in self._sums.items():
             for child in self.children:
@@ -137,7 +146,7 @@ class Reduction:
     def _push(self) -> None:
         """Say what can be said: ready upwards, done upwards, or begin at the root."""
         ready = self._settled and len(self._ready) == len(self.children)
-        if ready and not self._wanted and not self._collecting:
+        if ready and not self._held and not self._wanted and not self._collecting:
             if self.parent is None:
                 self._collect_more()
             else:
@@ -156,7 +165,8 @@ class Reduction:
     def receive(self, message: m.Wave, payload: Array | None) -> None:
         """A message of this round whose `dead` equals ours."""
         if isinstance(message, m.Close):
-            self._close()
+            if self.result is not None:  # else not everyone has it
+                self._close()
             return
         if self.closed:
             self._tell(message.src, m.Close)
@@ -167,13 +177,22 @@ class Reduction:
             m.Partial: self._on_partial,
             m.Fetch: self._on_fetch,
             m.Result: self._on_result,
+            m.Held: self._on_held,
             m.Done: self._on_done,
         }
-        inner = (m.Collect, m.Result)
-        expected = [self.parent] if isinstance(message, inner) else self.children
         chunk = getattr(message, "chunk", 0)
-        if type(message) in handlers and message.src in expected and 0 <= chunk < self.chunks:
+        if type(message) not in handlers or not 0 <= chunk < self.chunks:
+            return
+        if self._held and isinstance(message, m.Ready | m.Collect | m.Partial):
+            self._tell(message.src, m.Held, of=self._of)
+        elif message.src in self._expected(message):
             handlers[type(message)](message, payload)
+
+    def _expected(self, message: m.Wave) -> list[int | None]:
+        """Whom it may come from."""
+        if isinstance(message, m.Fetch | m.Result | m.Held):
+            return [*self.peers()]
+        return [self.parent] if isinstance(message, m.Collect) else [*self.children]
 
     def _on_ready(self, message: m.Ready, _: None) -> None:
         self._ready.add(message.src)
@@ -236,15 +255,20 @@ class Reduction:
         self._tell(self.parent, m.Partial, total, chunk=chunk, weight=weight)
 
     def _fetch_more(self) -> None:
-        """Below the root, a window of results is under way, in order."""
-        while self._fetched in self._partials and len(self._fetching) < self.limits.merge_window:
+        """A window of results is under way, in order."""
+        while len(self._fetching) < self.limits.merge_window and self._may_fetch(self._fetched):
             self._fetching.add(self._fetched)
             self._fetch(self._fetched)
             self._fetched += 1
 
+    def _may_fetch(self, chunk: int) -> bool:
+        """A result of this tree, once what it needs of us has been said; another's, at once."""
+        made_here = self._of == tuple(sorted(self.dead))
+        return chunk in self._partials if made_here else chunk < self.chunks
+
     def _fetch(self, chunk: int) -> None:
-        assert self.parent is not None
-        self._tell(self.parent, m.Fetch, chunk=chunk)
+        assert self._source is not None
+        self._tell(self._source, m.Fetch, chunk=chunk)
 
     def _on_fetch(self, message: m.Fetch, _: None) -> None:
         if message.chunk in self._have:
@@ -253,9 +277,19 @@ class Reduction:
             self._waiting.setdefault(message.chunk, set()).add(message.src)
 
     def _send_result(self, child: int, chunk: int) -> None:
-        self._tell(child, m.Result, self._slice(chunk, self._mean).copy(), chunk=chunk)
+        self._tell(child, m.Result, self._slice(chunk, self._mean).copy(), chunk=chunk, of=self._of)
+
+    def _on_held(self, message: m.Held | m.Result, _: object) -> None:
+        """There is a result already, so none comes of this tree: fetch that one."""
+        if self.result is None and self._of != message.of:
+            self._of, self._source = message.of, message.src
+            self._have, self._fetching, self._fetched = set(), set(), 0
+            self._fetch_more()
 
     def _on_result(self, message: m.Result, payload: Array) -> None:
+        if message.of != self._of:
+            self._on_held(message, None)
+            return
         right_size = payload.size == self._slice(message.chunk, self.vector).size
         if message.chunk in self._fetching and right_size:
             self._fetching.discard(message.chunk)
@@ -268,7 +302,9 @@ class Reduction:
         for child in self._waiting.pop(chunk, ()):
             self._send_result(child, chunk)
         if len(self._have) == self.chunks and self.result is None:
-            self.result, self.among = self._mean, self._alive
+            self.result = self._mean
+            self.among = tuple(each for each in range(self.topology.n) if each not in self._of)
+            self._held = self._of != tuple(sorted(self.dead))
         self._push()
 
     def _on_done(self, message: m.Done, _: None) -> None:

@@ -60,6 +60,7 @@ class Window:
     ) -> None:
         """A chunk is back that was sent as the `ahead`-th in flight, into a window that was `full`
         with it or was not. `deviation_s` is the mean one of what chunks take."""
+        took_s = max(0.0, took_s)
         self._least_s = min(self._least_s, took_s)
         if not full:
             return
@@ -71,6 +72,18 @@ class Window:
 
     def _whole(self, limits: Limits) -> int:
         return _within(round(self.size), limits)
+
+
+class Whole(Window):
+    """Through shared memory there is no link to fill: always as many as may be."""
+
+    def open(self, landed: int, limits: Limits) -> int:
+        return limits.window
+
+    def land(
+        self, ahead: int, full: bool, took_s: float, deviation_s: float, limits: Limits
+    ) -> None:
+        pass
 
 
 def _within(size: Size, limits: Limits) -> Size:

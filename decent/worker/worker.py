@@ -8,29 +8,33 @@ No clock, socket, thread or torch: a driver passes events and seconds in, sends 
     receive    a packet has come
     poll       time has passed
     reduce     training is over, take part in a global mean
+    checkpoint between two steps: remember all, to go on from it with `restore`
 """
 
 from __future__ import annotations
 
 import math
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 
 from decent.dynamics import Dynamics
 from decent.errors import DynamicsError, PeerRefused
 from decent.schedule import Agenda, Never, Schedule, View
 from decent.topology import Topology
+from decent.worker import joining, pulse, snapshot
 from decent.worker import messages as m
-from decent.worker import pulse
 from decent.worker.clock import Clock, RateMeter, StepClock
 from decent.worker.codec import Codec
 from decent.worker.context import Context, Record
+from decent.worker.cuts import Cuts
 from decent.worker.exchanges import Exchanges
+from decent.worker.greetings import Greetings
 from decent.worker.identity import Identity
+from decent.worker.joining import Adoption
 from decent.worker.ledger import Ledger
 from decent.worker.limits import Limits
 from decent.worker.merging import Merging
 from decent.worker.momentum import Momentum, system_at
+from decent.worker.near import Near
 from decent.worker.peers import Peer, suspended
 from decent.worker.reduction import Reduction
 from decent.worker.slots import Array, Slots
@@ -42,7 +46,9 @@ class Worker:
     `digest` names the model's layout: peers with another are refused in words. `steps` is the
     planned number of local steps, if known (schedules may look at progress). Without `follow` the
     momentum counts on the nominal rates whatever is achieved, as the papers do. `codec` is what
-    exchanges are sent in, by all alike. `ledger` keeps the books, for an audit.
+    exchanges are sent in, by all alike. `ledger` keeps the books, for an audit. `near` knows of
+    peers on the same machine. A checkpoint is due every `checkpoint_every` steps, and whenever
+    `cuts` says so.
     """
 
     def __init__(
@@ -65,11 +71,14 @@ class Worker:
         follow: bool = True,
         codec: Codec | None = None,
         ledger: Ledger | None = None,
+        near: Near | None = None,
+        checkpoint_every: int = 0,
     ) -> None:
         self.topology, self.dynamics, self.steps = topology, dynamics, steps
         self.context = Context(
-            me, run, epoch, limits or Limits(), clock or StepClock(), record or (lambda event: None)
-        )
+            me, run, epoch, limits or Limits(), clock or StepClock(),
+            record or (lambda event: None), near or Near(),
+        )  # fmt: skip
         self.codec = codec or Codec()
         system = system_at(dynamics, topology, self.codec.mixes)
         if not (system.mix.any() and system.message.any()) and not isinstance(schedule, Never):
@@ -88,12 +97,17 @@ class Worker:
         self.meter = RateMeter(sum(rates.values()) * self.codec.mixes)
         self.exchanges = Exchanges(self.context, self.slots, self.meter, self.codec)
         self.peers = {peer: Peer(peer, 0.0) for peer in rates}
-        self._agenda = Agenda(schedule, View.of(topology, me, seed))
+        self.agenda = Agenda(schedule, View.of(topology, me, seed))
         self.merging = Merging(self.context, topology, self.peers)
         self._beat_at_s = -math.inf
         self.momentum = Momentum(
             dynamics, topology, self.slots, self.meter, self.codec.mixes, follow
         )
+        self.greetings = Greetings(
+            self.context, self.identity, self.peers, self.exchanges, self.merging
+        )
+        self.cuts = Cuts(self.context, checkpoint_every)
+        self.adoption: Adoption | None = None
         self.finished = False  # no more steps will come: start nothing
         self.ledger = ledger
         if ledger is not None:
@@ -109,8 +123,18 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """Every neighbour has greeted us, or is given up."""
-        return all(peer.greeted or peer.state == "dead" for peer in self.peers.values())
+        """Every neighbour has answered our greeting, or is given up. For one that comes back it is
+        enough that one has, and that it has its parameters."""
+        if self.adoption is not None:
+            return False
+        met = [peer.met or peer.state == "dead" for peer in self.peers.values()]
+        back = self.merging.newcomer and any(peer.met for peer in self.peers.values())
+        return all(met) or back
+
+    @property
+    def progress(self) -> float | None:
+        """Share of the planned steps that is done."""
+        return None if not self.steps else min(1.0, self.context.clock.steps / self.steps)
 
     def time(self, now_s: float) -> float:
         return self.context.clock.time(now_s)
@@ -120,7 +144,7 @@ class Worker:
     def start(self, now_s: float) -> None:
         for peer in self.peers.values():
             peer.since_s = now_s
-        self.context.clock.advance(0, now_s)
+        self.context.clock.advance(self.context.clock.steps, now_s)
         self.poll(now_s)
 
     def turn(self) -> AbstractContextManager[object]:
@@ -139,7 +163,12 @@ class Worker:
         if self.context.fatal is not None:
             return
         self.context.budget.refill(now_s)
+        for packet in self.cuts.released():
+            peer = self.peers[packet.message.src]
+            if not self.greetings.stale(peer, packet.message, now_s):
+                self._dispatch(peer, packet, now_s)
         self._watch(now_s)
+        joining.check(self)
         self._contact(now_s)
         self.exchanges.retry(self.peers, now_s)
         if not self.exchanges.open:  # only then is this worker ready to be merged
@@ -148,13 +177,14 @@ class Worker:
     def wake_s(self, now_s: float) -> float:
         """When `poll` next has something to do, if nothing else happens before."""
         clock = self.context.clock
-        contact_s = math.inf if self.finished else clock.when(self._agenda.next_time)
+        contact_s = math.inf if self.finished else clock.when(self.agenda.next_time)
         merge_s = math.inf if self.exchanges.open else self.merging.next_s()
-        return min(self._beat_at_s, contact_s, self.exchanges.next_s(), merge_s)
+        adopt_s = math.inf if self.adoption is None else self.adoption.next_s()
+        return min(self._beat_at_s, contact_s, self.exchanges.next_s(), merge_s, adopt_s)
 
     def wake_step(self) -> float:
         """The step at whose end `poll` has something to do."""
-        return math.inf if self.finished else self._agenda.next_time
+        return math.inf if self.finished else self.agenda.next_time
 
     def receive(self, packet: m.Packet, now_s: float) -> None:
         """A packet from a peer. What cannot be ours is counted and dropped."""
@@ -164,24 +194,30 @@ class Worker:
         peer = self.peers.get(message.src)
         if isinstance(message, m.Refuse):
             self.refused(message.src, f"worker {message.src} refuses: {message.reason}", now_s)
-        elif message.dst != self.me or message.src == self.me:
-            self._refuse(message, f"worker {message.dst} was meant, this is worker {self.me}")
+        elif message.dst != self.me:
+            why = f"worker {message.dst} was meant, this is worker {self.me}"
+            self.greetings.refuse(message, why)
+        elif peer is None and self.greetings.strange(message):
+            self.context.stats.refused += 1
         elif packet.damaged:
             self._damaged(message, now_s)
         elif isinstance(message, m.Wave):
             self.merging.receive(message, packet.payload, now_s)
         elif isinstance(message, m.Hello):
-            self._on_hello(message, now_s)
-        elif message.src in self.merging.kin:
+            self.greetings.receive(message, now_s)
+        elif peer is None:
             self.merging.kin[message.src].hear(now_s)
-        elif peer is None or self._stale(peer, message, now_s):
-            self.context.stats.refused += 1
-            if peer is not None:
-                self._greet(peer, now_s)
+        elif self.greetings.stale(peer, message, now_s):
+            self.greetings.greet(peer, now_s)
         else:
-            self._heard(peer, now_s)
-            self._dispatch(peer, packet, now_s)
-            self.momentum.follow(self.time(now_s), self.exchanges.delay)
+            self.greetings.heard(peer, now_s)
+            if not self.cuts.hold(packet):
+                self._dispatch(peer, packet, now_s)
+                self.momentum.follow(self.time(now_s), self.exchanges.delay)
+
+    def refused(self, by: int, why: str, now_s: float, final: bool = True) -> None:
+        """`by` will not talk to us; if not `final`, it may yet."""
+        self.greetings.refused(by, why, now_s, final)
 
     def _damaged(self, message: m.Message, now_s: float) -> None:
         """Counted and dropped: it will be asked for again."""
@@ -189,107 +225,44 @@ class Worker:
         kind = type(message).__name__.lower()
         self.context.trace("damaged", now_s, peer=message.src, what=kind)
 
-    def _stale(self, peer: Peer, message: m.Message, now_s: float) -> bool:
-        """Whether it is of the peer's former self, or for ours."""
-        if isinstance(message, m.Addressed) and message.to_epoch != self.context.epoch:
-            kind = type(message).__name__.lower()
-            self.context.trace("refused", now_s, why=f"a {kind} for this worker's former self")
-            return True
-        return message.epoch != peer.epoch
-
     def _dispatch(self, peer: Peer, packet: m.Packet, now_s: float) -> None:
-        message, payload = packet
-        if isinstance(message, m.Request):
-            assert payload is not None
-            refusal = "merging" if self.merging.started else ""
-            self.exchanges.on_request(peer, message, payload, now_s, refusal)
-        elif isinstance(message, m.Reply):
-            assert payload is not None
-            self.exchanges.on_reply(peer, message, payload, now_s)
+        message = packet.message
+        if isinstance(message, m.Asking):
+            refusal = "merging" if self.merging.started else "joining" if self.adoption else ""
+            self.exchanges.on_request(peer, packet, now_s, refusal)
+        elif isinstance(message, m.Reply | m.Change):
+            self.exchanges.on_reply(peer, packet, now_s)
         elif isinstance(message, m.Decline):
             self.exchanges.on_decline(peer, message, now_s)
         elif isinstance(message, m.Settled):
             self.exchanges.on_settled(peer, message)
         elif isinstance(message, m.Beat):
             pulse.felt(self.context, peer, message, now_s)
+        elif isinstance(message, m.Show):
+            joining.show(self, message, now_s)
+        elif isinstance(message, m.Shown) and self.adoption is not None:
+            assert packet.payload is not None
+            self.adoption.receive(message, packet.payload, now_s)
         elif isinstance(message, m.Gone):
-            peer.state = "dead"
+            peer.state, peer.gone = "dead", True
             self.context.trace("fault", now_s, what="peer dead", peer=peer.id, why=message.reason)
             self._bury(peer, now_s)
 
     # contacts and momentum
 
     def _contact(self, now_s: float) -> None:
-        if self.finished:
+        if self.adoption is not None:
+            self.adoption.poll(now_s)
+        if self.finished or self.adoption is not None:
             return
-        steps = self.context.clock.steps
-        progress = None if not self.steps else min(1.0, steps / self.steps)
-        for peer in self._agenda.due(self.time(now_s), progress, suspended(self.peers)):
+        for peer in self.agenda.due(self.time(now_s), self.progress, suspended(self.peers)):
             self.exchanges.start(self.peers[peer], now_s)
 
     def refresh(self, now_s: float) -> None:
         """Let every chunk drift to now: before a gradient is taken."""
         self.slots.refresh(self.time(now_s))
 
-    # greetings and signs of life
-
-    def _greet(self, peer: Peer, now_s: float, answering: m.Hello | None = None) -> None:
-        self.context.send(
-            peer.id, m.Hello, answer=answering is None, to_epoch=peer.epoch,
-            asked_s=answering.asked_s if answering else now_s, **asdict(self.identity),
-        )  # fmt: skip
-
-    def _on_hello(self, hello: m.Hello, now_s: float) -> None:
-        problem = self._mismatch(hello)
-        if problem:
-            self._refuse(hello, problem)
-            if hello.src in self.peers and not self.peers[hello.src].greeted:
-                self.context.fail(PeerRefused(problem))
-            return
-        peer = self.peers[hello.src]
-        if hello.epoch > peer.epoch:
-            self._renew(peer, hello.epoch, now_s)
-        elif hello.epoch < peer.epoch:
-            return  # of its former self
-        self._heard(peer, now_s)
-        if hello.answer:
-            self._greet(peer, now_s, hello)
-        elif hello.to_epoch == self.context.epoch and not peer.met:
-            peer.round_trip.measure(now_s - hello.asked_s)
-
-    def _renew(self, peer: Peer, epoch: int, now_s: float) -> None:
-        """The peer appears, or has restarted and knows nothing of what was before."""
-        if peer.greeted:
-            self.exchanges.part(peer, "the peer has restarted", now_s)
-            self.exchanges.coder.forget(peer.id)
-            self.context.trace("fault", now_s, what="peer restarted", peer=peer.id)
-        peer.epoch = epoch
-        peer.answers.begin(-1)
-
-    def _mismatch(self, hello: m.Hello) -> str | None:
-        if hello.src not in self.peers:
-            return f"worker {hello.src} is not a neighbour of worker {self.me} in this topology"
-        return self.identity.difference(self.me, hello)
-
-    def refused(self, by: int, why: str, now_s: float, final: bool = True) -> None:
-        """`by` will not talk to us. Fatal if it is one that we dialled (the higher worker of two
-        does) and have not met; else it is noted: a stranger may have said it. What is not `final`
-        may pass, and is fatal if it has not when the peer is given up."""
-        self.context.stats.refused += 1
-        self.context.trace("refused", now_s, why=why)
-        peer = self.peers.get(by)
-        if by < self.me and peer is not None and peer.state == "expected":
-            peer.doubt = why
-            if final:
-                self.context.fail(PeerRefused(why))
-
-    def _refuse(self, message: m.Message, reason: str) -> None:
-        self.context.stats.refused += 1
-        self.context.send(message.src, m.Refuse, reason=reason)
-
-    def _heard(self, peer: Peer, now_s: float) -> None:
-        if peer.hear(now_s):
-            self.context.trace("heard again", now_s, peer=peer.id)
+    # signs of life
 
     def _watch(self, now_s: float) -> None:
         late_s = now_s - self._beat_at_s
@@ -300,7 +273,7 @@ class Worker:
             if peer.met:
                 pulse.feel(self.context, peer, now_s)
             elif peer.state != "dead":
-                self._greet(peer, now_s)
+                self.greetings.greet(peer, now_s)
         self.merging.beat()
         for peer in (*self.peers.values(), *self.merging.kin.values()):
             if self.context.limits.silent_s < late_s < math.inf:
@@ -316,6 +289,32 @@ class Worker:
     def _bury(self, peer: Peer, now_s: float) -> None:
         self.exchanges.part(peer, "the peer is dead", now_s)
         self.merging.exclude({peer.id}, now_s)
+
+    # checkpoints
+
+    def checkpoint(self, now_s: float) -> snapshot.Tree:
+        """Take one, between two local steps. What had to wait for it is for the next `poll`."""
+        self.cuts.take()
+        return snapshot.taken(self, now_s)
+
+    def restore(self, tree: snapshot.Tree, now_s: float) -> None:
+        """Go on from a checkpoint, before `start`."""
+        snapshot.restore(self, tree, now_s)
+
+    @property
+    def cut_step(self) -> float:
+        """The step at whose end a checkpoint is due: none once this worker's part of the merge is
+        settled."""
+        return math.inf if self.merging.started or self.adoption else self.cuts.due_step
+
+    def rejoin(self, tree: snapshot.Tree | None, now_s: float) -> None:
+        """Come back as another, before `start`: from a checkpoint of the former self, or from the
+        parameters of a neighbour. The ledger is one that is not begun anew."""
+        self.merging.newcomer = True
+        if tree is None:
+            self.adoption = Adoption(self)
+        else:
+            joining.take_over(self, tree, now_s)
 
     def close(self, now_s: float) -> None:
         """Nothing more will happen to this worker: its ledger is complete."""
@@ -341,9 +340,8 @@ class Worker:
         Round 0 is the merge of the parameters: no more steps, nothing started from here on.
         """
         self.finished = True
-        self.context.budget.refill(now_s)
         self.refresh(now_s)
-        self.exchanges.check(vector)
+        self.exchanges.mixing.check(vector)
         reduction = self.merging.begin(round, vector, weight, now_s)
         self.poll(now_s)
         return reduction

@@ -25,6 +25,7 @@ from decent.runtime.board import Board
 from decent.schedule import Poisson, Schedule
 from decent.topology import Topology
 from decent.worker import Limits
+from decent.worker.ledger import kept_values
 
 PATIENCE_S = 60.0
 QUICK = Limits(chunk=256, start_s=60.0, silent_s=30.0, dead_s=300.0)
@@ -53,7 +54,8 @@ class Node:
         self.me, self.folder, self.steps, self.round = me, folder, 0, 0
         dynamics = dynamics or Gossip()
         initial = dynamics.initial(vector)
-        self.board = Board(len(initial), vector.size, vector.dtype.name)
+        kept = kept_values(more.get("ledger", False), 0, vector.size, limits.chunk) or ()
+        self.board = Board(len(initial), vector.size, vector.dtype.name, accounts=len(kept))
         self.board.state[:] = initial
         self.origin_s = time.monotonic()
         self.spec = link.Spec(

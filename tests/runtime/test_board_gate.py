@@ -252,3 +252,15 @@ def test_a_turn_of_the_optimizer_is_entered_and_left_once() -> None:
     gate.leave()
     gate.leave()
     assert seen == ["in", "out"]
+
+
+def test_a_long_run_remembers_the_last_waits_and_the_longest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("decent.runtime.gate.KEPT", 5)
+    optimizer_gate = OptimizerGate(Board(1, 1, "float32").fd)
+    for _ in range(20):
+        optimizer_gate.enter()
+        optimizer_gate.leave()
+    assert len(optimizer_gate.waits_s) == 5
+    assert optimizer_gate.longest_s >= max(optimizer_gate.waits_s)

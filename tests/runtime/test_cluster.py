@@ -361,13 +361,14 @@ def test_leaving_while_the_others_are_waited_for_is_quick(start: Start) -> None:
 def test_a_malformed_word_is_counted_and_harmless(start: Start) -> None:
     """Someone speaks for another worker, and nonsense."""
     from decent.transport.zeromq import ZeroMQ
+    from decent.worker import frames as wired
     from decent.worker import messages as m
 
     nodes = start(family("ring", 3), normal(3, 10))
     ready(nodes)
     stranger = ZeroMQ("test/2/1", "tcp://127.0.0.1:*", 4096)
     stranger.dial(0, nodes[0].address())
-    speaks_for_1 = m.encode(m.Packet(m.Gone(src=1, dst=0, epoch=0, reason="lie")), "test")
+    speaks_for_1 = wired.encode(m.Packet(m.Gone(src=1, dst=0, epoch=0, reason="lie")), "test")
     for frames in ([b"nonsense"], [msgpack.packb([1, "test"])], speaks_for_1, [b""] * 5):
         assert stranger.send(0, frames)
     until(lambda: len(nodes[0].events("refused")) >= 4, "all four are refused")

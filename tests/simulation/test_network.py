@@ -16,7 +16,7 @@ from decent.worker import messages as m
 
 def packet(src: int = 0, dst: int = 1, values: int = 0) -> Packet:
     payload = np.zeros(values, "f4") if values else None
-    return Packet(m.Reply(src, dst, 0, 0, 0, 0, 0) if values else m.Beat(src, dst, 0), payload)
+    return Packet(m.Reply(src, dst, 0, 0, 0, 0, 0.0) if values else m.Beat(src, dst, 0), payload)
 
 
 def linked(latency_s: float, bandwidth_bps: float | None = None, **options: Any) -> Network:

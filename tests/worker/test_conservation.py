@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,8 +76,10 @@ def sums(c: Cluster, combinations: Array) -> Array:
 
 
 @examples(60)
-@given(st.data(), talking(), st.booleans(), st.booleans())
-def test_the_sum_is_kept(data: st.DataObject, system: System, drift: bool, steps: bool) -> None:
+@given(st.data(), talking(), st.booleans(), st.booleans(), st.booleans())
+def test_the_sum_is_kept(
+    data: st.DataObject, system: System, drift: bool, steps: bool, near: bool
+) -> None:
     size = len(system.slots)
     if drift:
         invariant = np.array(data.draw(st.lists(st.floats(0.2, 1), min_size=size, max_size=size)))
@@ -96,7 +99,7 @@ def test_the_sum_is_kept(data: st.DataObject, system: System, drift: bool, steps
     c = cluster(
         case.topology, Scattered(system), Poisson(), case.values, steps=8, merge=False,
         network=case.network, limits=case.limits, faults=case.faults, seed=case.seed,
-        learner=learner if steps else None,
+        learner=learner if steps else None, near=near,
     )  # fmt: skip
     before = sums(c, combinations)
     c.at(TALK_S / 2, lambda: change_constants(c, system))
@@ -107,8 +110,10 @@ def test_the_sum_is_kept(data: st.DataObject, system: System, drift: bool, steps
     np.testing.assert_allclose(sums(c, combinations), expected, rtol=0, atol=1e-11 * scale)
 
 
-def test_something_is_exchanged_in_such_runs() -> None:
+@pytest.mark.parametrize("near", [False, True])
+def test_something_is_exchanged_in_such_runs(near: bool) -> None:
     graph = family("ring", 4)
-    c = cluster(graph, Gossip(), Poisson(), 9, network=Network(graph, Link(0.3)), merge=False)
+    network = Network(graph, Link(0.3))
+    c = cluster(graph, Gossip(), Poisson(), 9, network=network, merge=False, near=near)
     c.run(TALK_S)
     assert sum(worker.context.stats.completed for worker in c.workers.values()) > 10

@@ -14,9 +14,9 @@ import pytest
 from decent.dynamics import Acid, Gossip
 from decent.errors import DynamicsError, PeerRefused, RuntimeFault
 from decent.schedule import Contact, Never, Poisson, View, as_schedule
-from decent.testing import Limits, Network, cluster, cut, kill
+from decent.testing import Beside, Limits, Network, cluster, cut, kill
 from decent.topology import Link, Topology, family
-from decent.worker import Packet, UniformClock, Worker
+from decent.worker import Packet, UniformClock, Worker, codecs
 from decent.worker import messages as m
 
 LINE = family("line", 2)
@@ -135,7 +135,7 @@ def test_a_declined_chunk_does_not_void_the_others() -> None:
     first, second = begin(a)
     b.receive(first, 0.0)
     (reply,) = said(b, m.Reply)
-    b.exchanges.on_request(b.peers[0], second.message, second.payload, 0.0, "merging")
+    b.exchanges.on_request(b.peers[0], second, 0.0, "merging")
     for packet in [*said(b, m.Decline), reply]:  # overtaken
         a.receive(packet, 0.0)
     assert not a.exchanges.open
@@ -144,18 +144,148 @@ def test_a_declined_chunk_does_not_void_the_others() -> None:
     np.testing.assert_array_equal(a.slots.array[0], [0.5, 0.5, 0, 0])
 
 
-def test_what_is_not_answered_is_asked_again_ever_more_slowly() -> None:
+def test_what_is_not_answered_is_asked_again_ever_more_slowly_up_to_a_limit() -> None:
+    """The peer lives: a chunk that was unlucky some times must not hold up the edge, and with it
+    the merge, for minutes."""
     a, b = acquainted()
     begin(a)
     asked = []
-    for tenth in range(1, 200):
+    for tenth in range(1, 400):
         b.outbox.clear()
         a.poll(tenth / 10)
         a.receive(Packet(m.Beat(1, 0, 0)), tenth / 10)
         asked += [tenth / 10] * len(said(a, m.Request))
-    assert asked == [0.4] * 2 + [1.3] * 2 + [3.0] * 2 + [6.2] * 2 + [12.7] * 2
-    assert a.context.stats.repeated == 10
-    assert a.wake_s(19.9) <= 20.4
+    times = [0.3, 0.8, 1.8, 3.8, 7.8, 15.8, 23.8, 31.8, 39.8]
+    assert asked == [each for each in times for _ in range(2)]
+    assert a.context.stats.repeated == 18
+    assert a.wake_s(39.9) <= 40.4
+
+
+def test_an_answer_tells_which_asking_it_is_to() -> None:
+    a, b = acquainted()
+    begin(a)
+    for now_s in (0.3, 0.8, 1.8):
+        a.poll(now_s)
+        last = said(a, m.Request)
+    for request in last:
+        b.receive(request, 1.9)
+    for reply in said(b, m.Reply):
+        a.receive(reply, 2.0)
+    assert not a.exchanges.open
+    assert 0 < a.peers[1].round_trip.mean_s < 0.2  # type: ignore[operator]
+
+
+def test_where_answers_take_longer_than_the_limit_little_is_said_twice() -> None:
+    graph = family("line", 2, rate=0.1)
+    c = cluster(
+        graph, Gossip(), Poisson(), network=Network(graph, Link(15.0)), merge=False,
+        limits=Limits(chunk=4, silent_s=1e9, dead_s=1e9),
+    )  # fmt: skip
+    c.run(1000.0)
+    stats = [each.context.stats for each in c.workers.values()]
+    completed = sum(each.completed for each in stats)
+    assert completed > 8
+    assert sum(each.repeated for each in stats) <= 2
+
+
+# side by side
+
+
+def seen(look: Packet, at: Worker) -> Packet:
+    """As the wire hands it on: with what stands at its sender now."""
+    span = at.slots.span(look.message.chunk)  # type: ignore[attr-defined]
+    return look._replace(payload=at.slots.array[0, span].view(np.uint8))
+
+
+def looking() -> tuple[Worker, Worker, list[Packet]]:
+    a, b = acquainted(near=Beside())
+    a.exchanges.start(a.peers[1], 0.0)
+    return a, b, said(a, m.Look)
+
+
+def test_values_are_seen_as_they_are_when_they_are_read() -> None:
+    """And what happens meanwhile to either end is kept."""
+    a, b, looks = looking()
+    assert [look.payload for look in looks] == [None, None]
+    a.slots.array[0, 0] += 10.0  # between the look and the reading
+    for look in looks:
+        b.receive(seen(look, a), 0.0)
+    a.slots.array[0, 0] += 100.0  # before the answer is here
+    b.slots.array[0, 1] += 1000.0
+    for change in said(b, m.Change):
+        a.receive(change, 0.0)
+    np.testing.assert_array_equal(a.slots.array[0], [105.5, 0.5, 0.5, 0.5])
+    np.testing.assert_array_equal(b.slots.array[0], [5.5, 1000.5, 0.5, 0.5])
+    assert a.context.stats.completed == 1
+    assert a.context.stats.models_sent == b.context.stats.models_sent == 1.0
+
+
+def test_who_sees_nothing_is_sent_the_values_and_not_asked_to_look_again() -> None:
+    a, b, looks = looking()
+    for look in looks:
+        b.receive(look, 0.0)  # without what should be seen
+    assert b.context.stats.refused == 2
+    a.poll(1.0)
+    for request in said(a, m.Request):
+        b.receive(request, 1.0)
+    talk(a, b, now_s=1.0)
+    np.testing.assert_array_equal(a.slots.array, 0.5)
+    np.testing.assert_array_equal(b.slots.array, 0.5)
+    assert len(begin(a, 2.0)) == 2
+
+
+@pytest.mark.parametrize("lost", ["look", "change"])
+def test_a_look_or_its_answer_is_lost(lost: str) -> None:
+    a, b, looks = looking()
+    if lost == "change":
+        for look in looks:
+            b.receive(seen(look, a), 0.0)
+        b.outbox.clear()
+    a.poll(1.0)
+    a.slots.array[:] += 1.0  # the answer is to what was seen, not to what is sent now
+    talk(a, b, now_s=1.0)
+    np.testing.assert_array_equal(a.slots.array + b.slots.array, 2.0)
+    assert a.context.stats.completed == 1
+    assert b.context.stats.duplicates == (2 if lost == "change" else 0)
+
+
+def test_a_payload_that_is_overwritten_while_it_is_read_is_asked_for_again() -> None:
+    a, b = acquainted()
+    requests = begin(a)
+    for request in requests:
+        b.receive(request._replace(intact=lambda: False), 0.0)
+    assert not said(b, m.Reply, m.Decline)
+    np.testing.assert_array_equal(b.slots.array, 1.0)
+    for request in requests:
+        b.receive(request._replace(intact=lambda: True), 0.0)
+    for reply in said(b, m.Reply):
+        a.receive(reply._replace(intact=lambda: False), 0.0)
+    np.testing.assert_array_equal(a.slots.array, 0.0)
+    a.poll(1.0)
+    talk(a, b, now_s=1.0)
+    np.testing.assert_array_equal(a.slots.array, 0.5)
+    np.testing.assert_array_equal(b.slots.array, 0.5)
+
+
+def test_what_is_not_finite_is_seen_and_not_mixed() -> None:
+    a, b, looks = looking()
+    a.slots.array[0, 1] = np.nan
+    for look in looks:
+        b.receive(seen(look, a), 0.0)
+    np.testing.assert_array_equal(b.slots.array, 1.0)
+    for decline in said(b, m.Decline):
+        a.receive(decline, 0.0)
+    assert "not finite" in str(a.context.fatal)
+
+
+def test_a_look_where_messages_are_not_the_values_is_declined() -> None:
+    codec = codecs.get("bf16")
+    a, b = acquainted(near=Beside(), codec=codec)
+    assert len(begin(a)) == 2  # requests, not looks
+    look = m.Look(0, 1, 0, to_epoch=0, seq=0, chunk=0, asked_s=0.0, settled=0, mix=(0.5,))
+    b.receive(Packet(look, np.zeros(16, np.uint8)), 0.0)
+    (decline,) = said(b, m.Decline)
+    assert "a look" in decline.message.reason  # type: ignore[attr-defined]
 
 
 # crossing and skipping

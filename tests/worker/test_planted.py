@@ -35,12 +35,13 @@ class Planted:
         exchanges = self.cluster.workers[worker].exchanges
         right = getattr(exchanges, name)
 
-        def either(peer: Peer, message: Any, *given: Any) -> None:
+        def either(peer: Peer, packet: Any, *given: Any) -> None:
             if self.struck or self.cluster.now_s < at_s:
-                right(peer, message, *given)
+                right(peer, packet, *given)
                 return
-            self.struck = {"peer": peer.id, "seq": message.seq, "chunk": message.chunk}
-            wrong(right, peer, message, *given)
+            about = packet.message
+            self.struck = {"peer": peer.id, "seq": about.seq, "chunk": about.chunk}
+            wrong(right, peer, packet, *given)
 
         setattr(exchanges, name, either)
 
@@ -90,9 +91,9 @@ def test_a_reply_that_never_is_applied_is_named() -> None:
     """A starter counts a chunk as mixed, and has not even tried."""
     planted = Planted(Dadao(1.0, 20.0))
 
-    def forgotten(right: Any, peer: Peer, reply: Any, *given: Any) -> None:
-        exchange = planted.cluster.workers[0].exchanges.open[peer.id]
-        exchange.land(reply.chunk, 16 if reply.chunk < 2 else 8, 0.0, 0.0)
+    def forgotten(right: Any, peer: Peer, packet: Any, *given: Any) -> None:
+        exchange, chunk = planted.cluster.workers[0].exchanges.open[peer.id], packet.message.chunk
+        exchange.land(chunk, 16 if chunk < 2 else 8, 0.0, 0.0)
 
     planted.once(0, "on_reply", forgotten)
     report = planted.audit()
@@ -103,10 +104,10 @@ def test_a_reply_that_never_is_applied_is_named() -> None:
 def test_a_request_that_is_applied_twice_is_named(planted: Planted) -> None:
     """A responder forgets that it has answered."""
 
-    def twice(right: Any, peer: Peer, request: Any, *given: Any) -> None:
-        right(peer, request, *given)
-        peer.answers.answered.discard(request.chunk)
-        right(peer, request, *given)
+    def twice(right: Any, peer: Peer, packet: Any, *given: Any) -> None:
+        right(peer, packet, *given)
+        peer.answers.answered.discard(packet.message.chunk)
+        right(peer, packet, *given)
 
     planted.once(2, "on_request", twice)
     [culprit] = planted.audit().culprits
@@ -119,10 +120,10 @@ def test_a_bit_flipped_on_the_way_is_named(bit: int) -> None:
     """Where no checksum was looked at."""
     planted = Planted(Acid())
 
-    def flipped(right: Any, peer: Peer, request: Any, payload: Array, *given: Any) -> None:
-        other = payload.copy()
+    def flipped(right: Any, peer: Peer, packet: Any, *given: Any) -> None:
+        other = packet.payload.copy()
         other.view(np.uint64)[3] ^= np.uint64(1 << bit)
-        right(peer, request, other, *given)
+        right(peer, packet._replace(payload=other), *given)
 
     planted.once(0, "on_request", flipped)
     [culprit] = planted.audit().culprits
@@ -154,14 +155,16 @@ def test_what_was_entered_and_not_done_is_named(
     planted = Planted(Gossip())
     right = Slots._mix
 
-    def wrong(slots: Slots, chunk: int, difference: Array, mix: Array) -> float | None:
+    def wrong(slots: Slots, chunk: int, difference: Array, mix: Array, *_: Any) -> float | None:
         mine = slots is planted.cluster.workers[1].slots and not planted.struck
         if not mine or planted.cluster.now_s < 130.0:
             return right(slots, chunk, difference, mix)
         planted.struck.update(chunk=chunk)
-        for _ in range(times):
-            right(slots, chunk, difference, mix)
-        return float(np.dot(difference, difference))
+        rows = slots.array[:, slots.span(chunk)]
+        before = rows.copy()
+        squared = right(slots, chunk, difference, mix)
+        rows[:] = before + times * (rows - before)
+        return squared
 
     monkeypatch.setattr(Slots, "_mix", wrong)
     [culprit] = planted.audit().culprits

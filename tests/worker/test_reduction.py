@@ -22,6 +22,7 @@ from decent.testing import (
     fault_scripts,
     graphs,
     kill,
+    lose,
     pause,
 )
 from decent.topology import Link, Topology, family
@@ -30,8 +31,8 @@ from decent.worker import messages as m
 
 from .common import examples
 
-PATIENT = Limits(chunk=3, window=2, silent_s=1e9, dead_s=1e9, start_s=1e9)
-MORTAL = Limits(chunk=3, window=2, silent_s=2.0, dead_s=5.0, start_s=10.0)
+PATIENT = Limits(chunk=3, merge_window=2, silent_s=1e9, dead_s=1e9, start_s=1e9)
+MORTAL = Limits(chunk=3, merge_window=2, silent_s=2.0, dead_s=5.0, start_s=10.0)
 
 
 def no_step(worker: Worker) -> None:
@@ -104,6 +105,44 @@ def test_the_living_finish_whoever_dies_and_whenever(
     assert c.finished(), {me: (r.dead, r.closed) for me, r in c.merges.items()}
     check_views(c, start)
     assert all(why == "killed" or "merged without it" in why for why in c.down.values())
+
+
+@examples(80)
+@given(st.data(), graphs(7), st.integers(1, 7), st.integers(0, 99))
+def test_all_who_live_have_one_result(
+    data: st.DataObject, graph: Topology, values: int, seed: int
+) -> None:
+    """Whoever dies, and when: also while the result is handed out. (Where nobody who lives is taken
+    for dead, that is.)"""
+    deaths = st.builds(kill, st.integers(0, graph.n - 1), st.floats(0, 15))
+    loss = st.builds(lose, st.floats(0, 0.2), st.floats(0, 5), st.floats(0, 10))
+    c = cluster(
+        graph, Gossip(), Never(), values=values, steps=3, learner=no_step, seed=seed,
+        network=data.draw(networks(graph, seed)), limits=replace(MORTAL, dead_s=12.0),
+        faults=data.draw(st.lists(deaths, max_size=3)) + data.draw(st.lists(loss, max_size=1)),
+    )  # fmt: skip
+    c.run(300.0 + 60.0 * graph.n)
+    assert c.finished()
+    assert {*c.down.values()} <= {"killed"}
+    check_views(c, initial(graph, values, seed))
+    assert len({c.merges[me].among for me in c.alive}) <= 1
+
+
+@pytest.mark.parametrize("at_s", [6.5, 6.6, 6.7, 6.8])
+def test_nobody_gets_another_result_than_those_who_have_one(at_s: float) -> None:
+    """Worker 1 hands the result on to 2 when it dies; the others have all of it before it is known
+    to be dead."""
+    graph = family("ring", 4)
+    c = cluster(
+        graph, Gossip(), Never(), values=20, steps=3, learner=no_step, limits=MORTAL,
+        network=Network(graph, Link(0.2)), faults=[kill(1, at_s)],
+    )  # fmt: skip
+    c.run(at_s + 3.0)
+    assert [c.merges[me].result is not None for me in (0, 2, 3)] == [True, False, True]
+    c.run(60.0)
+    assert c.finished()
+    assert {c.merges[me].among for me in c.alive} == {(0, 1, 2, 3)}
+    check_views(c, initial(graph, 20, 0))
 
 
 def check_views(c: Cluster, start: Array) -> None:

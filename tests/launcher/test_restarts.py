@@ -1,0 +1,89 @@
+"""Single workers that are killed and started again, while the others go on."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from cli.conftest import decent
+
+from launcher.jobs import SCRIPT, Job, KillAt, Statuses, config
+
+SLOW = """
+for step in range(gossip.steps, 100):
+    optimizer.zero_grad()
+    model(torch.randn(8, 4)).square().mean().backward()
+    optimizer.step()
+    print("step", step, gossip.resumed, flush=True)
+    gossip.step()
+    time.sleep(0.04)
+print("merged", gossip.merge(), flush=True)
+"""
+
+
+def stepped(job: Job, worker: int) -> list[int]:
+    lines = [line.split() for line in job.said(worker)]
+    return [int(words[1]) for words in lines if words[0] == "step"]
+
+
+@pytest.mark.parametrize("every", [10, 0])
+def test_a_killed_worker_comes_back(job: Job, every: int) -> None:
+    """From its checkpoint, or from a neighbour's parameters; all are merged, and nobody else was
+    disturbed."""
+    kill, seen = KillAt(1, step=45), []
+
+    def act(statuses: Statuses) -> None:
+        kill(statuses)
+        seen.append([status["pid"] for status in statuses])
+
+    settings = config(
+        4, topology__rate=1.0, runtime__checkpoint_every=every, runtime__restarts=1,
+        runtime__dead_s=60,
+    )  # fmt: skip
+    outcome = job.run(settings, SCRIPT + SLOW, act=act)
+    assert kill.done
+    assert outcome["faults"] == []
+    [restart] = outcome["restarts"]
+    assert restart["worker"] == 1
+    assert restart["what"] == "killed by signal 9 (SIGKILL)"
+    assert outcome["merged_among"] == [0, 1, 2, 3]
+    for me, result in enumerate(outcome["results"]):
+        assert result["steps"] == 100
+        assert len({pids[me] for pids in seen}) == (2 if me == 1 else 1)
+        assert stepped(job, me) == list(range(100)) or me == 1
+    steps = stepped(job, 1)
+    [back] = [k for k in range(1, len(steps)) if steps[k] != steps[k - 1] + 1]
+    if every:
+        assert steps[back] <= 45
+        assert "True" in job.log(1)
+    else:
+        assert steps[back] > steps[back - 1]  # where a neighbour was
+    assert steps[-1] == 159
+    for me in (0, 2):
+        events = [event for event in job.events(me) if event["event"] == "fault"]
+        assert any(event["what"] == "peer restarted" and event["peer"] == 1 for event in events)
+    completed: list[Any] = [event["event"] for event in job.events(1)]
+    assert completed.count("apply") > 5
+    audited = decent("audit", job.folder / "run")
+    assert audited.exit_code == 0, audited.output
+
+
+def test_not_more_often_than_allowed(job: Job) -> None:
+    """One that fails each time; the others merge without it."""
+    failing = SCRIPT + "if me == 1: raise ValueError('again')\n" + SLOW.replace("100", "20")
+    outcome = job.run(config(3, runtime__restarts=2, runtime__dead_s=4.0), failing)
+    assert [each["worker"] for each in outcome["restarts"]] == [1, 1]
+    [fault] = outcome["faults"]
+    assert "ValueError: again" in fault["what"]
+    assert outcome["merged_among"] == [0, 2]
+
+
+def test_from_the_command_line(job: Job) -> None:
+    done = decent(
+        "launch", "-n", "2", "--restarts", "3", "--set", "steps=5", "-o", job.folder / "o"
+    )
+    assert done.exit_code == 0, done.output
+    summary = json.loads((job.folder / "o/summary.json").read_text())
+    assert summary["restarts"] == []
+    assert "restarts = 3" in (job.folder / "o/config.toml").read_text()
