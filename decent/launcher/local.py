@@ -50,6 +50,7 @@ class Local:
         self.faults: list[dict[str, Any]] = []
         self.restarts: list[dict[str, Any]] = []
         self._left = [config.runtime.restarts] * self.workers
+        self._returning, self._late = set[int](), set[int]()
         self._processes: list[BaseProcess] = []
         self._pipes: dict[int, Connection] = {}
         self._task = script, tuple(arguments)
@@ -58,9 +59,6 @@ class Local:
         self._run = resume or Run(secrets.token_hex(8), self.workers, *given)
 
     def start(self) -> None:
-        from decent.runtime.security import check_keys
-
-        check_keys(self.config, self.config.make_topology())
         os.environ["OMP_NUM_THREADS"] = str(self.config.runtime.threads)
         self._context.set_forkserver_preload(["decent.runtime.warm"])
         self.origin_s -= begin(self._run, self.out)
@@ -96,7 +94,16 @@ class Local:
                 if self._ended(me, code):
                     running[me] = self._processes[me]
             self._open_gate()
+            self._dismiss()
             on_status(self.status)
+
+    def _dismiss(self) -> None:
+        """End those who are coming back when others are done already: they cannot be merged."""
+        if any(status["state"] == "done" for status in self.status):
+            for me in [me for me in self._returning if self.status[me]["state"] in BEFORE]:
+                self._returning.discard(me)
+                self._late.add(me)
+                self._signal(signal.SIGKILL, os.killpg, [self._processes[me]])
 
     def _open_gate(self) -> None:
         """Let training begin at all workers at once, when the last living one is ready."""
@@ -137,8 +144,11 @@ class Local:
             except FileNotFoundError:
                 yield {"id": me, "steps": self.status[me]["step"], "dead": True}
 
-    def _signal(self, number: signal.Signals, send: Callable[[int, int], None] = os.kill) -> None:
-        for process in self._processes:
+    def _signal(
+        self, number: signal.Signals, send: Callable[[int, int], None] = os.kill,
+        processes: list[BaseProcess] | None = None,
+    ) -> None:  # fmt: skip
+        for process in self._processes if processes is None else processes:
             if process.is_alive() and process.pid is not None:
                 with contextlib.suppress(ProcessLookupError):
                     send(process.pid, number)
@@ -174,6 +184,7 @@ class Local:
         if not self._left[me] or over or (span is None and self.workers == 1):
             return False
         self._left[me] -= 1
+        self._returning.add(me)
         for name in ("error.json", "result.json"):
             (worker_folder(self.out, me) / name).unlink(missing_ok=True)
         self._processes[me] = self._process(me, span, rejoins=True)
@@ -181,6 +192,8 @@ class Local:
 
     def _cause(self, me: int, code: int) -> tuple[type[InputError] | None, str, bool]:
         """What kind of bad input it was, if it was; in words; whether it would be so again."""
+        if me in self._late:
+            return None, "it came back too late: others have been merged already", True
         if code < 0:
             return None, f"killed by signal {-code} ({signal.Signals(-code).name})", False
         home = worker_folder(self.out, me)
@@ -235,7 +248,10 @@ def launch(
     Returns the outcome: results, merged metrics, faults, wall_s, interrupted. Raises InputError,
     with nothing left running, for what the workers cannot use.
     """
+    from decent.runtime.security import check_keys
+
     show = on_status or (lambda status: None)
+    check_keys(config, config.make_topology())
     out.mkdir(parents=True, exist_ok=True)
     local = Local(config, out, script, arguments or [], resume)
     interrupted = False

@@ -45,6 +45,7 @@ class Mixing:
     def show(self, chunk: int, now_s: float) -> None:
         """Let a peer take it from where it stands."""
         self.slots.drift(chunk, self.context.clock.time(now_s))
+        self.context.stats.bytes_sent += self.coder.size(chunk) * self.slots.array.itemsize
         self.sent(self.coder.size(chunk))
 
     def answer(self, peer: int, asking: m.Asking, packet: m.Packet, now_s: float) -> Array:
@@ -72,8 +73,7 @@ class Mixing:
         assert payload is not None
         if isinstance(reply, m.Change):
             change = self.coder.hear_change(payload, reply.chunk)
-            other_way = tuple(-each for each in mix)
-            return self._mix(packet, reply.chunk, change, other_way, ours, now_s)
+            return self._mix(packet, reply.chunk, change, mix, ours, now_s, sign=-1.0)
         if ours is None:
             raise ProtocolError("a snapshot in answer to a look")
         theirs = self.coder.hear(payload, reply.chunk, ours)
@@ -140,9 +140,10 @@ class Mixing:
         mix: tuple[float, ...],
         ours: Said | None,
         now_s: float,
+        sign: float = 1.0,
     ) -> float:
         time = self.context.clock.time(now_s)
-        squared = self.slots.add(chunk, time, difference, np.array(mix), packet.intact)
+        squared = self.slots.add(chunk, time, difference, np.array(mix), packet.intact, sign)
         if squared is None:
             self._unmixed(chunk, ours, now_s)
         self._mixed(chunk, difference.size if ours is None else ours.values.size, time)

@@ -110,13 +110,14 @@ class Slots:
         difference: Array,
         mix: Array,
         intact: Callable[[], bool] = lambda: True,
+        sign: float = 1.0,
     ) -> float | None:
-        """Add `mix[s]·difference` to slot s (plain coefficients). Returns ‖difference‖²; or None,
+        """Add `mix[s]·sign·difference` to slot s (plain coefficients). Returns ‖difference‖²; None,
         with nothing changed, if that or what would be added is not finite. Raises Overwritten, and
         changes nothing, if the difference is not `intact` any more when it has been read."""
         with self._guard:
             self._drift(chunk, time)
-            return self._mix(chunk, difference, mix, intact)
+            return self._mix(chunk, difference, mix, intact, sign)
 
     def plain(self) -> Array:
         """A copy of the state in the papers' own slots."""
@@ -198,13 +199,14 @@ class Slots:
         difference: Array,
         mix: Array,
         intact: Callable[[], bool] = lambda: True,
+        sign: float = 1.0,
     ) -> float | None:
         coefficients = self.system.basis @ mix
         slots = np.argsort(-np.abs(coefficients))  # the largest first: no ratio overflows
         largest = float(coefficients[slots[0]])
         scale = largest if TAME < abs(largest) < 1 / TAME else 1.0
         with np.errstate(over="ignore", invalid="ignore"):
-            scaled = np.multiply(difference, scale, out=self._scaled[: difference.size])
+            scaled = np.multiply(difference, sign * scale, out=self._scaled[: difference.size])
             if not intact():  # from here on it is not read again
                 raise Overwritten
             size = math.sqrt(float(np.dot(scaled, scaled))) / abs(scale)

@@ -49,13 +49,14 @@ def checked(ledgers: Ledgers) -> Report:
 
 
 @examples(40)
-@given(st.data(), talking(), st.floats(0, 2 * TALK_S))
+@given(st.data(), talking(), st.floats(0, 2 * TALK_S), st.booleans())
 def test_any_system_balances_wherever_it_is_stopped(
-    data: st.DataObject, system: System, stop_s: float
+    data: st.DataObject, system: System, stop_s: float, near: bool
 ) -> None:
     """Delays, losses, duplicates and pauses; constants that change and differ between workers."""
     case = data.draw(cases(system))
-    c, ledgers = run(case, Scattered(system), steps=8, merge=False, learner=learner(case.seed))
+    learns = learner(case.seed)
+    c, ledgers = run(case, Scattered(system), steps=8, merge=False, learner=learns, near=near)
     c.at(TALK_S / 2, lambda: change_constants(c, system))
     c.at(TALK_S, lambda: quiet(c))
     c.run(stop_s)
@@ -65,8 +66,10 @@ def test_any_system_balances_wherever_it_is_stopped(
 
 
 @examples(30)
-@given(st.data(), st.sampled_from(DYNAMICS), st.booleans())
-def test_runs_balance_whoever_dies(data: st.DataObject, dynamics: Dynamics, follow: bool) -> None:
+@given(st.data(), st.sampled_from(DYNAMICS), st.booleans(), st.booleans())
+def test_runs_balance_whoever_dies(
+    data: st.DataObject, dynamics: Dynamics, follow: bool, near: bool
+) -> None:
     """To the merge; peers may be declared dead that are not."""
     graph = data.draw(graphs(5))
     graph = graph.with_rates([min(rate, 2.0) for rate in graph.rates])
@@ -75,7 +78,7 @@ def test_runs_balance_whoever_dies(data: st.DataObject, dynamics: Dynamics, foll
     limits = Limits(chunk=2, window=2, silent_s=1.5, dead_s=4.0, start_s=20.0)
     faults = data.draw(fault_scripts(graph.n, 20.0, deaths=True))
     case = Case(graph, network, limits, faults, 5, seed)
-    c, ledgers = run(case, dynamics, steps=20, learner=learner(seed), follow=follow)
+    c, ledgers = run(case, dynamics, steps=20, learner=learner(seed), follow=follow, near=near)
     c.run(200.0)
     c.close()
     report = checked(ledgers)
