@@ -7,8 +7,7 @@
     [runtime]  [simulation]              where: real processes, or virtual time
 
 `[task]`, `[schedule]`, `[dynamics]`, `[merge]` and `[optimizer]` name a thing and give its options
-beside the name. Everything is checked before anything starts; an error names the field, the value
-and the remedy.
+beside the name. Everything is checked before anything starts; an error names field, value, remedy.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import msgspec
 from decent import dynamics as _dynamics
 from decent import merge as _merge
 from decent import schedule as _schedule
-from decent import share, toml
+from decent import share, toml, units
 from decent import topology as _topology
 from decent.errors import ConfigError, InputError, TopologyError
 
@@ -64,13 +63,17 @@ class MergeTable(Strict, frozen=True):
 
 
 class ExchangeTable(Strict, frozen=True):
-    """What an exchange sends of its values."""
+    """What an exchange sends of its values, and how much at a time."""
 
     codec: Literal["exact", "fp32", "bf16", "fp16", "int8", "topk"] = "exact"
     share: float = 0.1
     """topk: of the values of a chunk"""
     block: int = 256
     """int8: values to a scale"""
+    bandwidth: str | None = None
+    """of a worker's outgoing payloads, such as "20Mbit"; none: no limit"""
+    max_open: int = 4
+    """exchanges that a worker may have started and not completed"""
 
 
 class RuntimeTable(Strict, frozen=True):
@@ -89,7 +92,7 @@ class RuntimeTable(Strict, frozen=True):
     """file or folder of secret keys, for the public ones of the topology; none: fresh ones"""
     port: int = 0
     """worker i listens on port + i; 0 lets the system choose"""
-    chunk_kib: int = 512
+    chunk_kib: int | Literal["auto"] = "auto"
     shared_memory: bool = True
     """payloads to workers of the same machine go through shared memory"""
     start_s: float = 60.0
@@ -156,27 +159,26 @@ class Config(Strict, frozen=True):
     simulation: SimulationTable = SimulationTable()
 
     def __post_init__(self) -> None:
-        for field in ("steps", "batch_size"):
+        for field in ("steps", "batch_size", "workers"):
             _at_least(field, getattr(self, field), 1)
-        if self.workers is not None:
-            _at_least("workers", self.workers, 1)
         if self.topology.rate != "own":
             _more_than_0("topology.rate", self.topology.rate)
         if not 0 < self.exchange.share <= 1:
             raise ConfigError(f"exchange.share = {self.exchange.share}", "0 < share ≤ 1")
-        _at_least("exchange.block", self.exchange.block, 1)
-        if self.exchange.codec != "exact" and (
-            self.method is not None or self.simulation.fidelity == "ideal"
-        ):
+        for field in ("block", "max_open"):
+            _at_least(f"exchange.{field}", getattr(self.exchange, field), 1)
+        if self.exchange.bandwidth is not None:
+            units.rate("exchange.bandwidth", self.exchange.bandwidth)
+        silent = self.method is not None or self.simulation.fidelity == "ideal"
+        if silent and (self.exchange.codec != "exact" or self.exchange.bandwidth is not None):
             raise ConfigError(
-                f"exchange.codec = {self.exchange.codec!r}",
-                '"exact" in ideal simulations and round-based methods: they send no messages',
+                f"exchange.codec = {self.exchange.codec!r}, bandwidth = {self.exchange.bandwidth}",
+                '"exact" and none in ideal simulations and round-based methods: no messages there',
                 'use simulation.fidelity = "network"',
             )
-        _at_least("runtime.threads", self.runtime.threads, 1)
-        _at_least("runtime.chunk_kib", self.runtime.chunk_kib, 1)
-        for field in ("checkpoint_every", "restarts"):
-            _at_least(f"runtime.{field}", getattr(self.runtime, field), 0)
+        least = {"threads": 1, "chunk_kib": 1, "checkpoint_every": 0, "restarts": 0}
+        for field, at_least in least.items():
+            _at_least(f"runtime.{field}", getattr(self.runtime, field), at_least)
         for field in ("start_s", "silent_s", "dead_s"):
             _more_than_0(f"runtime.{field}", getattr(self.runtime, field))
         if not 0 <= self.runtime.port <= 65_535 - (self.workers or 1):
@@ -338,8 +340,8 @@ def _fields_at(path: str) -> list[str]:
     return list(kind.__struct_fields__)
 
 
-def _at_least(field: str, value: float, least: float) -> None:
-    if not value >= least:
+def _at_least(field: str, value: float | str | None, least: float) -> None:
+    if not (value is None or isinstance(value, str) or value >= least):
         raise ConfigError(f"{field} = {value}", f"{least} or more")
 
 

@@ -17,7 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = [
     {"errors"},
-    {"folder", "keys", "plugins", "share", "toml"},
+    {"folder", "keys", "plugins", "share", "toml", "units"},
     {"topology"},
     {"schedule"},
     {"dynamics", "merge"},

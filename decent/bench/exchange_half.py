@@ -17,6 +17,7 @@ from decent.runtime.communicator import Communicator
 from decent.runtime.link import Spec
 from decent.schedule import Never
 from decent.topology import family
+from decent.transport import bounds
 from decent.worker import Limits, codecs
 
 PATIENCE_S = 120.0
@@ -40,7 +41,10 @@ class Half:
         self._line = ours  # kept open: a communicator ends with its line
         spec = Spec(
             me=rank, topology=family("line", 2), dynamics=dynamics, schedule=Never(),
-            limits=Limits(chunk=settings["chunk_kib"] * 256, dead_s=600.0, silent_s=300.0),
+            limits=Limits(
+                chunk=settings["chunk_kib"] * 256, window=bounds.WINDOW[False],
+                dead_s=600.0, silent_s=300.0,
+            ),
             values=settings["params"], dtype="float32", digest="", run="bench", seed=0,
             steps=None, origin_s=time.monotonic(), folder=str(folder),
             address="tcp://127.0.0.1:*", shared_memory=shared, codec=codecs.get(codec),
@@ -59,6 +63,7 @@ class Half:
         if rank == 0:
             done = stats.completed + 1
             peer = self.worker.peers[1]
+            self.serve_until(lambda: peer.met)
             self.worker.exchanges.start(peer, self.communicator.now())
             self.communicator._flush()
             self.serve_until(lambda: stats.completed >= done)

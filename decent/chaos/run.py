@@ -27,6 +27,7 @@ from decent.folder import write_json
 from decent.launcher import launch
 from decent.launcher.local import Status
 from decent.runtime.security import encrypts
+from decent.transport import bounds
 from decent.worker.frames import HEADER_BYTES
 
 FILE = "chaos.json"
@@ -92,7 +93,7 @@ def chaos(
     `config` is a prepared one; `on_status` also gets the number of faults so far.
     Raises InputError for what cannot be run."""
     topology, dead_s = config.make_topology(), config.runtime.dead_s
-    frame_bytes = max(1024 * config.runtime.chunk_kib, HEADER_BYTES)
+    frame_bytes = max(1024 * bounds.chunk_kib(config, apart=False), HEADER_BYTES)
     dog = Watchdog(max(STILL_S, STILL * dead_s), 3 * wanted.duration_s + 10 * STILL_S)
     statuses: list[Status] = []
     outcome: dict[str, Any] = {}

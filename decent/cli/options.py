@@ -23,11 +23,15 @@ class Options:
     compare: bool = False
     as_json: bool = False
     insecure: bool = False
+    bandwidth: str | None = None
 
     def overrides(self) -> list[str]:
         """As `config.load` takes them; the options of their own come last, and so count."""
         insecure = "true" if self.insecure else None
-        own = {"workers": self.workers, "seed": self.seed, "runtime.insecure": insecure}
+        own = {
+            "workers": self.workers, "seed": self.seed, "runtime.insecure": insecure,
+            "exchange.bandwidth": self.bandwidth,
+        }  # fmt: skip
         return [*self.settings, *(f"{k}={v}" for k, v in own.items() if v is not None)]
 
 
@@ -49,6 +53,11 @@ _OPTIONS = (
     ),
     click.option(
         "--seed", type=click.IntRange(min=0), metavar="N", help="Seed of all that is random."
+    ),
+    click.option(
+        "--bandwidth",
+        metavar="RATE",
+        help="Payload that a worker sends, at most, such as 20Mbit or 2.5MB a second.",
     ),
     click.option(
         "--compare",

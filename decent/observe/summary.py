@@ -112,6 +112,7 @@ def _worker(result: Mapping[str, Any], size: int | None) -> Dict:
         "exchanges": {**exchanges, "skipped": dict(stats.get("skipped") or {})} if stats else None,
         "models_sent": stats.get("models_sent"),
         "refused_keys": stats.get("refused_keys"),
+        "round_trips_s": stats.get("round_trips_s") or {},
         "bytes": {"sent": stats.get("bytes_sent"), "received": stats.get("bytes_received")},
         "codec_error": stats.get("codec_error"),
         "mixed_share": _mixed_share(stats, result.get("parameters", size)),

@@ -240,7 +240,9 @@ class Communicator:
             peer = packet.message.dst
             if not self.transport.knows(peer) and not self._dialler.dial(peer):
                 continue
-            self.transport.send(peer, self._wire.encode(packet))
+            beat = isinstance(packet.message, m.Beat)
+            send = self.transport.beat if beat else self.transport.send
+            send(peer, self._wire.encode(packet))
 
     def _curve(self) -> Curve:
         file = self.spec.key_file

@@ -30,6 +30,7 @@ from decent.runtime import security
 from decent.runtime.board import Board
 from decent.schedule import Schedule
 from decent.topology import Topology
+from decent.transport import bounds
 from decent.worker import Codec, Limits, Span, codecs
 from decent.worker.accounts import Kept, Strides
 from decent.worker.ledger import Mode, kept_values
@@ -99,10 +100,8 @@ def spec_of(
     runtime = world.config.runtime
     if world.folder is None:
         raise ConfigError("a run of several workers without a folder", "World(folder=…)")
-    limits = Limits(
-        chunk=max(1, runtime.chunk_kib * 1024 // np.dtype(layout.dtype).itemsize),
-        start_s=runtime.start_s, silent_s=runtime.silent_s, dead_s=runtime.dead_s,
-    )  # fmt: skip
+    apart = not security.on_one_machine(world.config, topology)
+    limits = bounds.limits(world.config, np.dtype(layout.dtype).itemsize, apart)
     encrypts = security.encrypts(world.config, topology)
     return Spec(
         me=world.me, topology=topology, dynamics=dynamics, schedule=schedule, limits=limits,

@@ -51,8 +51,12 @@ def encrypts(config: Config, topology: Topology) -> bool:
     """Whether the workers of this run encrypt: all of them, or none."""
     if config.runtime.insecure:
         return False
-    addresses = (address_of(config, topology, worker) for worker in range(topology.n))
-    return config.runtime.encrypt or not all(map(is_local, addresses))
+    return config.runtime.encrypt or not on_one_machine(config, topology)
+
+
+def on_one_machine(config: Config, topology: Topology) -> bool:
+    """Whether all that the workers say to one another stays on this machine."""
+    return all(is_local(address_of(config, topology, worker)) for worker in range(topology.n))
 
 
 def key_file(config: Config, topology: Topology, worker: int) -> str | None:
@@ -108,7 +112,7 @@ def check_sender(arrival: Arrival, message: Message, me: int) -> None:
                 f"worker {arrival.dialled} was dialled, worker {src} answers: check the addresses"
             )
         return
-    _, source, _, dialled = (b"///" + arrival.route).rsplit(b"/", 3)
+    _, source, _, dialled = arrival.name
     if source != b"%d" % src:
         raise ProtocolError(f"a connection named {arrival.route[:80]!r} speaks for worker {src}")
     if arrival.holder not in (None, src):

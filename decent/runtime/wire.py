@@ -74,7 +74,7 @@ class Wire:
         """The neighbour whose connection this says it is."""
         if arrival.dialled is not None:
             return arrival.dialled
-        run, source = (b"///" + arrival.route).rsplit(b"/", 3)[:2]
+        run, source = arrival.name[:2]
         if not run.endswith(b"/" + self._spec.run.encode()):
             return None
         return next((peer for peer in self._peers if source == b"%d" % peer), None)

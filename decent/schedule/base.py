@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -42,6 +42,7 @@ class Moment:
 
     time: float = 0.0
     progress: float | None = None
+    suspended: Collection[int] = ()
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,18 @@ class View:
 
     def draw_peer(self) -> int:
         """A random neighbour, in proportion to the rates."""
-        peers = list(self.rates)
-        cumulative = np.cumsum(list(self.rates.values()))
+        return self._draw(self.rates)
+
+    def in_place_of(self, peer: int) -> int:
+        """The peer, or if its edge is suspended (it is silent, or dead) a random one of those whose
+        edges are not, in proportion to the rates."""
+        suspended = self.moment.suspended
+        live = {each: rate for each, rate in self.rates.items() if each not in suspended and rate}
+        return self._draw(live) if peer in suspended and live else peer
+
+    def _draw(self, rates: Mapping[int, float]) -> int:
+        peers = list(rates)
+        cumulative = np.cumsum(list(rates.values()))
         return peers[int(np.searchsorted(cumulative, self.rng.random() * cumulative[-1], "right"))]
 
 
@@ -141,31 +152,43 @@ class Agenda:
         self._contacts = iter(contacts)
         self._repeats = 0
         self._log = array("d")  # when the schedule was resumed, and how far the run was
+        self._suspended: list[list[int]] = [[0]]  # from which moment on, who
         self.next_time = -math.inf
         self._peer: int | None = None
         self._advance()
 
-    def due(self, time: float, progress: float | None = None) -> Iterator[int]:
+    def due(
+        self, time: float, progress: float | None = None, suspended: Collection[int] = ()
+    ) -> Iterator[int]:
         """Peers to contact by local `time`; lazily, so the schedule decides one at a time."""
-        self._view.moment.time, self._view.moment.progress = time, progress
+        moment = self._view.moment
+        moment.time, moment.progress, moment.suspended = time, progress, suspended
         while self.next_time <= time:
             if self._peer is not None:
                 yield self._peer
-            self._log.extend((time, math.nan if progress is None else progress))
+            self._note()
             self._advance()
+
+    def _note(self) -> None:
+        moment = self._view.moment
+        if self._suspended[-1][1:] != sorted(moment.suspended):
+            self._suspended.append([len(self._log) // 2, *sorted(moment.suspended)])
+        self._log.extend((moment.time, math.nan if moment.progress is None else moment.progress))
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs. A generator cannot be copied, but it can be played again: all that
         it looks at are its own draws, and the moments at which it was resumed."""
-        return {"moments": np.array(self._log)}
+        return {"moments": np.array(self._log), "suspended": self._suspended}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Play a fresh agenda up to where another one was."""
-        for time, progress in state["moments"].reshape(-1, 2).tolist():
-            known = None if math.isnan(progress) else progress
-            self._view.moment.time, self._view.moment.progress = time, known
+        moment, since = self._view.moment, {at: who for at, *who in state["suspended"]}
+        for k, (time, progress) in enumerate(state["moments"].reshape(-1, 2).tolist()):
+            moment.time, moment.progress = time, None if math.isnan(progress) else progress
+            moment.suspended = since.get(k, moment.suspended)
             self._advance()
         self._log = array("d", state["moments"].tolist())
+        self._suspended = [list(each) for each in state["suspended"]]
 
     def _advance(self) -> None:
         before = self.next_time

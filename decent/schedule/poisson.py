@@ -19,11 +19,19 @@ BLOCK = 32
 
 @dataclass(frozen=True)
 class Poisson:
-    """Memoryless contacts at the topology's rates."""
+    """Memoryless contacts at the topology's rates. `redistribute`: contacts that fall due on a
+    suspended edge are made on the others, so that the worker's rate is kept; χ₁ and χ₂, which the
+    momentum counts on, are then those of another graph."""
+
+    redistribute: bool = False
 
     def contacts(self, view: View) -> Iterator[Contact]:
         for times, peers in self.blocks(view):
-            yield from zip(times.tolist(), peers.tolist(), strict=True)
+            for time, peer in zip(times.tolist(), peers.tolist(), strict=True):
+                if self.redistribute:
+                    yield time, None  # to look at that time, not before
+                    peer = view.in_place_of(peer)
+                yield time, peer
 
     def blocks(self, view: View) -> Iterator[tuple[Times, Workers]]:
         """The same contacts, `BLOCK` at a time."""

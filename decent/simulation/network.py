@@ -1,8 +1,9 @@
 """A modelled network in virtual time: latency, bandwidth, jitter, loss, damage, faults on request.
 
 A message of B bytes from i to j leaves when the link is free, takes B/bandwidth to send and the
-link's latency to arrive. Every random choice is drawn from a stream named by the link, so a run is
-the same to the bit for the same seed.
+link's latency to arrive. Signs of life have a connection of their own and do not queue. Every
+random choice is drawn from a stream named by the link, so a run is the same to the bit for the same
+seed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 from decent.schedule import stream
 from decent.topology import Link, Topology
 from decent.worker import Packet
-from decent.worker.messages import checksum
+from decent.worker.messages import Beat, checksum
 
 HEADER_BYTES = 100
 """What a header weighs on the wire, about."""
@@ -70,6 +71,8 @@ class Network:
         bandwidth = self.link(pair).bandwidth_bps
         if bandwidth is None:
             return now_s
+        if isinstance(packet.message, Beat):
+            return now_s + 8 * size / bandwidth
         start_s = max(now_s, self._free_s.get(pair, 0.0))
         self._free_s[pair] = start_s + 8 * size / bandwidth
         return self._free_s[pair]

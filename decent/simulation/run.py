@@ -34,7 +34,8 @@ from decent.simulation.network import Network
 from decent.simulation.paces import paces
 from decent.simulation.rounds import run as rounds
 from decent.topology import Link, Topology
-from decent.worker import Ledger, Limits, StepClock, Worker, codecs
+from decent.transport import bounds
+from decent.worker import Ledger, StepClock, Worker, codecs
 
 Status = dict[str, Any]
 REFRESH_S = 0.2
@@ -70,18 +71,15 @@ class Run:
         config, trainer = self.config, self.trainers[me]
         vector = self.dynamics.initial(to_vector(trainer.model))
         layout = bind(trainer.model, vector[0])
-        itemsize = vector.dtype.itemsize
-        runtime = config.runtime
+        modelled = (self.topology.links, config.simulation.bandwidth_mbps)
+        apart = any(each is not None for each in modelled)
         worker = Worker(
             me, self.topology, self.dynamics, config.make_schedule(), vector,
             seed=config.seed, run="simulation", digest=layout.digest, steps=config.steps,
             clock=StepClock(), record=self.journals[me],
             follow=config.simulation.momentum == "achieved", ledger=self._ledger(me),
             codec=codecs.get(**msgspec.structs.asdict(config.exchange)),
-            limits=Limits(
-                chunk=max(1, runtime.chunk_kib * 1024 // itemsize),
-                start_s=runtime.start_s, silent_s=runtime.silent_s, dead_s=runtime.dead_s,
-            ),
+            limits=bounds.limits(config, vector.dtype.itemsize, apart),
         )  # fmt: skip
         if worker.slots.system.residual.any():
             trainer.optimizer.register_step_pre_hook(

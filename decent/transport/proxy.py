@@ -1,7 +1,8 @@
 """Stands between the two ends of edges: whoever dials across one reaches this, and not the peer.
 
 For every edge one ROUTER listens, and for each connection to it one DEALER goes on to the real
-address, under the dialler's own name, so that the peer takes it for the dialler (see `zeromq`).
+address, under the dialler's own name, so that the peer takes it for the dialler (see `zeromq`): one
+for signs of life, and one for the rest.
 What passes is handed out and taken back; what becomes of it between is not decided here. Nothing
 blocks: what cannot be sent is dropped. Only without CURVE, which would tell the one between.
 """
@@ -13,6 +14,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import zmq
+
+from decent.transport.zeromq import BEATS
 
 Edge = tuple[int, int]
 HIGH_WATER = 1000
@@ -75,15 +78,16 @@ class Proxy:
         self._context.destroy(linger=0)
 
     def _dealer(self, edge: Edge, route: bytes) -> zmq.Socket[bytes] | None:
-        """The connection on. A dialler has one: under a new name it is new, and the old is let go
-        of."""
+        """The connection on. A dialler has one of each kind: under a new name it is new, and the
+        old is let go of."""
         if (edge, route) in self._dealers:
             return self._dealers[edge, route][1]
         address = self._where(edge[0])
         if address is None:
             return None
-        for known in [name for at, name in self._dealers if at == edge]:
-            self._drop(edge, known)
+        for at, known in list(self._dealers):
+            if at == edge and known.endswith(BEATS) == route.endswith(BEATS):
+                self._drop(edge, known)
         dealer = self._socket(zmq.DEALER)
         dealer.setsockopt(zmq.ROUTING_ID, route)
         dealer.connect(address)

@@ -4,7 +4,12 @@ An edge is one connection, used in both directions: the higher worker dials the 
 that cannot be reached from outside can still dial. Nothing here ever blocks or piles up: what
 cannot be sent now is dropped, and the exchange asks again.
 
-Every connection introduces itself as `run/worker/epoch/peer dialled`; what arrives says on which
+Signs of life have a second connection, made the same way to the same port once they are said, so
+that they wait behind no payload: it is small, drops what it cannot send at once, and where it is
+missing they go with the rest.
+
+Every connection introduces itself as `run/worker/epoch/peer dialled`, and that of signs of life
+with `/beat` behind it; what arrives says on which
 it came, so that a sender cannot speak in another's name. With CURVE it also says whose key was
 shown, and a connection's name begins with a word that nobody else can guess: whoever gives the name
 of another's takes its place.
@@ -22,8 +27,11 @@ from decent.errors import ConfigError
 from decent.transport.curve import OVERHEAD, Curve
 from decent.transport.handshakes import Cause, Handshakes
 
-HIGH_WATER = 64
-"""messages that may wait on a connection, each way"""
+HIGH_WATER = 256
+"""messages that may wait on a connection, each way: more than a window of chunks"""
+BEATS = b"/beat"
+FRESH = 2
+"""signs of life that may wait"""
 WITH_US = {
     False: "encrypts, and this worker does not: encrypt at both (runtime.encrypt) or at neither",
     True: "does not encrypt, and this worker does: check the address, and encrypt at both",
@@ -37,6 +45,11 @@ class Arrival(NamedTuple):
     route: bytes
     frames: list[Any]  # buffers
     holder: int | None = None  # the worker whose key was shown to us, with CURVE
+
+    @property
+    def name(self) -> list[bytes]:
+        """How whoever dialled us has introduced itself: run, worker, epoch, peer dialled."""
+        return (b"///" + self.route.removesuffix(BEATS)).rsplit(b"/", 3)
 
 
 class Refusal(NamedTuple):
@@ -79,24 +92,23 @@ class ZeroMQ:
         self.address: str = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._dealers: dict[int, zmq.Socket[bytes]] = {}
         self._dialled: dict[int, str] = {}  # how to call whom we dialled, in words
+        self._addresses: dict[int, tuple[str, str | None]] = {}  # and keys, of those we dialled
         self._routes: dict[int, bytes] = {}
+        self._pulses: dict[int, zmq.Socket[bytes]] = {}  # dealers for signs of life
+        self._pulse_routes: dict[int, bytes] = {}
         self.poller.register(self._router, zmq.POLLIN)
 
     def dial(self, peer: int, address: str, key: str | None = None) -> None:
         """Connect to `peer`, which with CURVE has to hold `key`; ZeroMQ retries by itself. Raises
         ConfigError where that is no address, or no key."""
-        if peer in self._dealers:
-            self._handshakes.forget(peer)
-            self.poller.unregister(self._dealers[peer])
-            self._dealers.pop(peer).close(linger=0)  # what waits is for where nobody is
+        self._handshakes.forget(peer)
+        for sockets in (self._dealers, self._pulses):
+            if peer in sockets:
+                self.poller.unregister(sockets[peer])
+                sockets.pop(peer).close(linger=0)  # what waits is for where nobody is
         dealer = self._socket(zmq.DEALER)
-        name = self._name + b"/%d" % peer
         try:
-            if self._curve is not None:
-                assert key is not None
-                self._curve.dial(dealer, key)
-                name = secrets.token_hex(16).encode() + b"/" + name
-            dealer.setsockopt(zmq.ROUTING_ID, name)
+            self._introduce(dealer, peer, key)
             self._handshakes.watch(dealer, peer)
             dealer.connect(address)
         except zmq.ZMQError as error:
@@ -108,7 +120,18 @@ class ZeroMQ:
                 "check them in the topology's file",
             ) from None
         self._dealers[peer], self._dialled[peer] = dealer, f"worker {peer} at {address}"
+        self._addresses[peer] = address, key
         self.poller.register(dealer, zmq.POLLIN)
+
+    def _introduce(
+        self, dealer: zmq.Socket[bytes], peer: int, key: str | None, kind: bytes = b""
+    ) -> None:
+        name = self._name + b"/%d" % peer + kind
+        if self._curve is not None:
+            assert key is not None
+            self._curve.dial(dealer, key)
+            name = secrets.token_hex(16).encode() + b"/" + name
+        dealer.setsockopt(zmq.ROUTING_ID, name)
 
     def knows(self, peer: int) -> bool:
         """Whether there is a way to `peer`."""
@@ -116,13 +139,33 @@ class ZeroMQ:
 
     def learn(self, peer: int, route: bytes) -> None:
         """Answers to `peer` go back the way it came."""
-        self._routes[peer] = route
+        routes = self._pulse_routes if route.endswith(BEATS) else self._routes
+        routes[peer] = route
 
     def send(self, peer: int, frames: list[Any]) -> bool:
         """Whether the message is on its way; a payload's memory must not change afterwards."""
         if peer in self._dealers:
             return self._send(self._dealers[peer], frames)
         return peer in self._routes and self.answer(self._routes[peer], frames)
+
+    def beat(self, peer: int, frames: list[Any]) -> bool:
+        """Send a sign of life, on the connection that is for these if there is one."""
+        if peer in self._dealers:
+            return self._send(self._pulse(peer), frames)
+        route = self._pulse_routes.get(peer)
+        return (route is not None and self.answer(route, frames)) or self.send(peer, frames)
+
+    def _pulse(self, peer: int) -> zmq.Socket[bytes]:
+        """Dialled when it is first needed: the peer has been met by then."""
+        if peer not in self._pulses:
+            address, key = self._addresses[peer]
+            pulse = self._pulses[peer] = self._socket(zmq.DEALER)
+            self._introduce(pulse, peer, key, BEATS)
+            pulse.setsockopt(zmq.IMMEDIATE, 1)
+            pulse.setsockopt(zmq.SNDHWM, FRESH)
+            pulse.connect(address)
+            self.poller.register(pulse, zmq.POLLIN)
+        return self._pulses[peer]
 
     def answer(self, route: bytes, frames: list[Any]) -> bool:
         """Send to whoever dialled us on this route."""
@@ -136,7 +179,7 @@ class ZeroMQ:
                 break
             holder = int(frames[-1].get("User-Id")) if self._curve is not None else None
             yield Arrival(None, frames[0].bytes, _buffers(frames[1:]), holder)
-        for peer, dealer in list(self._dealers.items()):
+        for peer, dealer in (*self._pulses.items(), *self._dealers.items()):
             for _ in range(at_most):
                 frames = self._receive(dealer)
                 if frames is None:

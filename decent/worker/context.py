@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from decent.worker import messages as m
+from decent.worker.budget import Budget
 from decent.worker.clock import Clock
 from decent.worker.limits import Limits
 from decent.worker.near import Near
@@ -37,10 +38,13 @@ class Stats:
     damaged: int = 0  # payloads that do not match their checksum
     codec_error: float = 0.0  # ‖decoded − value‖/‖value‖ over all that was encoded here
     last_distance: float = 0.0  # ‖m_i − m_j‖ at the last exchange started here
+    round_trips_s: dict[str, float] = field(default_factory=dict)  # peer → of signs of life
     skipped: Counter[str] = field(default_factory=Counter)  # reason → contacts not made
 
     def as_dict(self) -> dict[str, Any]:
-        return {**vars(self), "skipped": dict(self.skipped)}
+        return {
+            **vars(self), "skipped": dict(self.skipped), "round_trips_s": dict(self.round_trips_s)
+        }  # fmt: skip
 
 
 @dataclass
@@ -59,13 +63,23 @@ class Context:
     stats: Stats = field(default_factory=Stats)
     fatal: Exception | None = None
 
+    def __post_init__(self) -> None:
+        self.budget = Budget(self.limits.bandwidth)
+
     def send(
         self, to: int, kind: type[m.Message], payload: Array | None = None, **fields: Any
     ) -> None:
-        if payload is not None:
-            self.stats.bytes_sent += payload.nbytes
         message = kind(src=self.me, dst=to, epoch=self.epoch, cut=self.cut, **fields)
-        self.outbox.append(m.Packet(message, payload))
+        packet = m.Packet(message, payload)
+        if payload is None or self.budget.open:
+            self.leave(packet)
+        else:
+            self.budget.wait(packet)
+
+    def leave(self, packet: m.Packet) -> None:
+        self.stats.bytes_sent += packet.nbytes
+        self.budget.spend(packet.nbytes)
+        self.outbox.append(packet)
 
     def trace(self, event: str, now_s: float, **fields: Any) -> None:
         time = round(self.clock.time(now_s), 6)

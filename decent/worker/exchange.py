@@ -34,6 +34,7 @@ from decent.worker import messages as m
 from decent.worker.codec import Array, Said
 from decent.worker.limits import Limits
 from decent.worker.roundtrip import RoundTrip
+from decent.worker.window import Window
 
 
 @dataclass
@@ -43,6 +44,8 @@ class InFlight:
     said: Said | None
     retry_at_s: float
     pause_s: float
+    ahead: int = 1  # how many were in flight, with this one
+    full: bool = False  # and that was all of the window
 
 
 @dataclass
@@ -56,23 +59,29 @@ class Exchange:
     started_s: float
     limits: Limits
     round_trip: RoundTrip
+    window: Window
     looks: bool = False  # the peer sees our values, and need not be sent them
     flying: dict[int, InFlight] = field(default_factory=dict)
     sent: int = 0
+    landed: int = 0
     mixed: int = 0  # values
     squared: float = 0.0  # ‖m_i − m_j‖² over the chunks mixed
     declined: str = ""  # why the peer mixes no more of it
 
     def sendable(self) -> Iterator[int]:
-        """Chunks to send now: the window slides over the first that is not answered, so that the
-        peer need not remember more than a window of replies."""
-        while self.sent < self.chunks and self.sent - self.settled < self.limits.window:
+        """Chunks to send now. The peer remembers replies from the first chunk that is not answered
+        on: never more than the largest window."""
+        while self.sent < self.chunks and len(self.flying) < self._open:
+            if self.sent - self.settled >= self.limits.window:
+                break
             self.sent += 1
             yield self.sent - 1
 
     def fly(self, chunk: int, said: Said | None, now_s: float) -> None:
-        pause_s = self.round_trip.pause_s(self.limits)
-        self.flying[chunk] = InFlight(said, now_s + pause_s, pause_s)
+        pause_s = self.round_trip.pause_s(self.limits, cold=not self.landed)
+        ahead = len(self.flying) + 1
+        full = self.window.full(ahead, self.limits)
+        self.flying[chunk] = InFlight(said, now_s + pause_s, pause_s, ahead, full)
 
     def overdue(self, now_s: float) -> Iterator[int]:
         """Chunks to send again, each after twice the pause before, up to a limit: bad luck with one
@@ -84,8 +93,11 @@ class Exchange:
                 yield chunk
 
     def land(self, chunk: int, values: int, squared: float, took_s: float) -> None:
-        del self.flying[chunk]
+        flight = self.flying.pop(chunk)
         self.round_trip.measure(took_s)
+        deviation_s = self.round_trip.deviation_s
+        self.window.land(flight.ahead, flight.full, took_s, deviation_s, self.limits)
+        self.landed += 1
         self.mixed += values
         self.squared += squared
 
@@ -93,6 +105,10 @@ class Exchange:
         """Nothing more is sent; other chunks in flight may still have been mixed."""
         del self.flying[chunk]
         self.chunks, self.declined = self.sent, reason or "without a reason"
+
+    @property
+    def _open(self) -> int:
+        return self.window.open(self.landed, self.limits)
 
     @property
     def settled(self) -> int:

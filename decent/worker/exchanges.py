@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from decent.worker.exchange import Exchange
 from decent.worker.mixing import NOT_FINITE, Mixing
 from decent.worker.peers import Peer
 from decent.worker.slots import Overwritten, Slots
+from decent.worker.window import Whole, Window
 
 CROSSING = "both ends started at once"
 PATIENCE = 4
@@ -45,8 +46,10 @@ class Exchanges:
             started_s=now_s,
             limits=self.context.limits,
             round_trip=peer.round_trip,
+            window=self._window(peer),
             looks=not peer.blind and self.mixing.shows(peer.id),
         )
+        exchange.window.begin()
         peer.seq += 1
         self.open[peer.id] = exchange
         self.context.stats.started += 1
@@ -66,10 +69,12 @@ class Exchanges:
             return "edge busy"
         if len(self.open) >= self.context.limits.max_open:
             return "too many open"
+        if self.context.limits.bandwidth < math.inf and self._backlog() > 1:
+            return "bandwidth"
         return None
 
     def _fill(self, peer: Peer, exchange: Exchange, now_s: float) -> None:
-        for chunk in exchange.sendable():
+        for chunk in self._affordable(peer, exchange):
             said = None
             if exchange.looks:
                 self.mixing.show(chunk, now_s)
@@ -77,6 +82,34 @@ class Exchanges:
                 said = self.mixing.say(peer.id, chunk, now_s)
             exchange.fly(chunk, said, now_s)
             self._ask(peer, exchange, chunk, now_s)
+
+    def _affordable(self, peer: Peer, exchange: Exchange) -> Iterator[int]:
+        """Chunks to send now; for more of them it stands in line."""
+        chunks = exchange.sendable()
+        while self.context.budget.open:
+            if (chunk := next(chunks, None)) is None:
+                return
+            yield chunk
+        self.context.budget.wait(peer.id)
+
+    def release(self, peers: Mapping[int, Peer], now_s: float) -> None:
+        """Let those in line have their turns, as far as the budget goes."""
+        budget = self.context.budget
+        while budget.line and budget.open:
+            who = budget.line.popleft()
+            if isinstance(who, m.Packet):
+                self.context.leave(who)
+            elif who in self.open:
+                self._fill(peers[who], self.open[who], now_s)
+
+    def _backlog(self) -> float:
+        """Chunks that wait for the budget, in exchanges."""
+        unsent = sum(exchange.chunks - exchange.sent for exchange in self.open.values())
+        return float((self.context.budget.held + unsent) / self.slots.chunks)
+
+    def _window(self, peer: Peer) -> Window:
+        """Through shared memory there is no link to fill."""
+        return Whole() if not peer.blind and self.context.near.sees(peer.id) else peer.window
 
     def _ask(
         self, peer: Peer, exchange: Exchange, chunk: int, now_s: float, again: bool = False
@@ -226,13 +259,15 @@ class Exchanges:
             )  # fmt: skip
 
     def retry(self, peers: Mapping[int, Peer], now_s: float) -> None:
+        self.release(peers, now_s)
         for exchange in self.open.values():
             for chunk in exchange.overdue(now_s):
                 self.context.stats.repeated += 1
                 self._ask(peers[exchange.peer], exchange, chunk, now_s, again=True)
 
     def next_s(self) -> float:
-        return min((exchange.retry_at_s() for exchange in self.open.values()), default=math.inf)
+        retry_s = min((each.retry_at_s() for each in self.open.values()), default=math.inf)
+        return min(float(retry_s), self.context.budget.next_s())
 
     def _complete(self, peer: Peer, exchange: Exchange, now_s: float) -> None:
         if exchange.mixed:

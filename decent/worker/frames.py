@@ -29,7 +29,7 @@ from decent.worker.messages import (
     checksum,
 )
 
-VERSION = 4
+VERSION = 5
 OTHER_VERSION = f"peer speaks protocol version {{}}, this worker {VERSION}"
 HEADER_BYTES = 16_384
 """A header is some hundred bytes; anything beyond this is not one of ours."""

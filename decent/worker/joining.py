@@ -82,7 +82,7 @@ class Adoption:
             self._choose()
         if self._source is not None and now_s >= self._ask_at_s:
             self._ask_at_s = now_s + limits.retry_s
-            for chunk in sorted(self._missing)[: limits.window]:
+            for chunk in sorted(self._missing)[: limits.merge_window]:
                 self._ask(chunk)
 
     def next_s(self) -> float:
@@ -106,7 +106,7 @@ class Adoption:
             return
         self._vector[span] = payload
         self._missing.discard(shown.chunk)
-        ahead = sorted(self._missing)[: self._worker.context.limits.window]
+        ahead = sorted(self._missing)[: self._worker.context.limits.merge_window]
         if ahead:
             self._ask(ahead[-1])
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -11,10 +12,17 @@ class Limits:
 
     chunk: int = 131_072
     """values in a chunk: 512 KiB of float32 stay in a core's cache while they are mixed"""
-    window: int = 4
-    """chunks of one exchange in flight"""
+    window: int = 64
+    """chunks of one exchange in flight, at most: the link decides (see `window`), and the responder
+    remembers so many replies"""
+    window_least: int = 2
+    """… and at least: one on its way there, one on its way back"""
+    merge_window: int = 4
+    """chunks under way with each peer of a merge, or of what one that comes back is shown"""
     max_open: int = 4
     """exchanges a worker may have started and not completed, over all edges"""
+    bandwidth: float = math.inf
+    """bytes of payload a second that leave a worker, over all edges"""
     beat_s: float = 0.5
     """between two signs of life on an edge"""
     silent_s: float = 3.0

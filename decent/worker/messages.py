@@ -56,7 +56,10 @@ class Refuse(Message, frozen=True):
 
 
 class Beat(Message, frozen=True):
-    """A sign of life."""
+    """A sign of life, said at `asked_s` of the asker's time; `answer` asks to have that back."""
+
+    asked_s: Real = 0.0
+    answer: bool = False
 
 
 class Gone(Message, frozen=True):

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from decent.worker.exchange import Answers
 from decent.worker.limits import Limits
 from decent.worker.roundtrip import RoundTrip
+from decent.worker.window import Window
 
 State = Literal["expected", "alive", "silent", "dead"]
+
+
+def suspended(peers: Mapping[int, Peer]) -> set[int]:
+    """Those that are silent or dead."""
+    return {peer.id for peer in peers.values() if peer.state in ("silent", "dead")}
 
 
 @dataclass
@@ -22,7 +29,9 @@ class Peer:
     heard_s: float = 0.0
     state: State = "expected"
     answers: Answers = field(default_factory=Answers)
-    round_trip: RoundTrip = field(default_factory=RoundTrip)
+    round_trip: RoundTrip = field(default_factory=RoundTrip)  # of chunks
+    pulse: RoundTrip = field(default_factory=RoundTrip)  # of signs of life
+    window: Window = field(default_factory=Window)
     doubt: str = ""  # why it seems that we shall never meet it
     seq: int = 0  # of our next exchange with it
     blind: bool = False  # it should have seen our values, and did not

@@ -209,7 +209,7 @@ class Reduction:
         """The root keeps a window of chunks under way."""
         while (
             self._collecting < self.chunks
-            and self._collecting - len(self._have) < self.limits.window
+            and self._collecting - len(self._have) < self.limits.merge_window
         ):
             self._collecting += 1
             self._collect(self._collecting - 1)
@@ -256,7 +256,7 @@ class Reduction:
 
     def _fetch_more(self) -> None:
         """A window of results is under way, in order."""
-        while len(self._fetching) < self.limits.window and self._may_fetch(self._fetched):
+        while len(self._fetching) < self.limits.merge_window and self._may_fetch(self._fetched):
             self._fetching.add(self._fetched)
             self._fetch(self._fetched)
             self._fetched += 1

@@ -67,6 +67,8 @@ def restore(worker: Worker, tree: Tree, now_s: float) -> None:
         _put_peer(worker.peers[key], known, now_s, later_s)
     for key, each in tree["open"].items():
         exchanges.open[key] = _opened(worker, worker.peers[key], each, later_s)
+        if not each["flying"]:  # it waits for the budget
+            context.budget.wait(key)
     if worker.ledger is not None and tree["ledger"] is not None:
         worker.ledger.restore(tree["ledger"])
 
@@ -139,7 +141,11 @@ def _opened(worker: Worker, peer: Peer, kept: Tree, later_s: float) -> Exchange:
         "mix": tuple(kept["mix"]), "started_s": kept["started_s"] + later_s, "flying": flying,
     }  # fmt: skip
     return Exchange(
-        peer=peer.id, limits=worker.context.limits, round_trip=peer.round_trip, **fields
+        peer=peer.id,
+        limits=worker.context.limits,
+        round_trip=peer.round_trip,
+        window=peer.window,
+        **fields,
     )
 
 

@@ -20,7 +20,7 @@ from decent.dynamics import Dynamics
 from decent.errors import DynamicsError, PeerRefused
 from decent.schedule import Agenda, Never, Schedule, View
 from decent.topology import Topology
-from decent.worker import joining, snapshot
+from decent.worker import joining, pulse, snapshot
 from decent.worker import messages as m
 from decent.worker.clock import Clock, RateMeter, StepClock
 from decent.worker.codec import Codec
@@ -35,7 +35,7 @@ from decent.worker.limits import Limits
 from decent.worker.merging import Merging
 from decent.worker.momentum import Momentum, system_at
 from decent.worker.near import Near
-from decent.worker.peers import Peer
+from decent.worker.peers import Peer, suspended
 from decent.worker.reduction import Reduction
 from decent.worker.slots import Array, Slots
 
@@ -162,6 +162,7 @@ class Worker:
         """Do what is due: contacts, repeats, signs of life, the merge."""
         if self.context.fatal is not None:
             return
+        self.context.budget.refill(now_s)
         for packet in self.cuts.released():
             peer = self.peers[packet.message.src]
             if not self.greetings.stale(peer, packet.message, now_s):
@@ -188,6 +189,7 @@ class Worker:
     def receive(self, packet: m.Packet, now_s: float) -> None:
         """A packet from a peer. What cannot be ours is counted and dropped."""
         message = packet.message
+        self.context.budget.refill(now_s)
         self.context.stats.bytes_received += packet.nbytes
         peer = self.peers.get(message.src)
         if isinstance(message, m.Refuse):
@@ -234,6 +236,8 @@ class Worker:
             self.exchanges.on_decline(peer, message, now_s)
         elif isinstance(message, m.Settled):
             self.exchanges.on_settled(peer, message)
+        elif isinstance(message, m.Beat):
+            pulse.felt(self.context, peer, message, now_s)
         elif isinstance(message, m.Show):
             joining.show(self, message, now_s)
         elif isinstance(message, m.Shown) and self.adoption is not None:
@@ -251,7 +255,7 @@ class Worker:
             self.adoption.poll(now_s)
         if self.finished or self.adoption is not None:
             return
-        for peer in self.agenda.due(self.time(now_s), self.progress):
+        for peer in self.agenda.due(self.time(now_s), self.progress, suspended(self.peers)):
             self.exchanges.start(self.peers[peer], now_s)
 
     def refresh(self, now_s: float) -> None:
@@ -267,7 +271,7 @@ class Worker:
         self._beat_at_s = now_s + self.context.limits.beat_s
         for peer in self.peers.values():
             if peer.met:
-                self.context.send(peer.id, m.Beat)
+                pulse.feel(self.context, peer, now_s)
             elif peer.state != "dead":
                 self.greetings.greet(peer, now_s)
         self.merging.beat()

@@ -45,7 +45,7 @@ TOKENS = [
     b"\xd4\x01\x00", b"\xd8\xff" + 16 * b"\x00", b"\xc7\xff\x01", b"\xc9\xff\xff\xff\xff\x02",
     b"\xd6\xff\xff\xff\xff\xff", b"\xc0", b"\xc1", b"\xc2", b"\xc3", b"\x80", b"\x90", b"\xa0",
     b"\xa119", b"\xa3\xff\xfe\xfd", b"\xa4\xed\xa0\x80\x00", b"\x91" * 40, b"\x81\xa0" * 40,
-    b"\x91" * 3000, b"\x81\xa0" * 3000, b"\x96\x04", b"\x96\x05", b"\xa4kind", b"\xa3src",
+    b"\x91" * 3000, b"\x81\xa0" * 3000, b"\x96\x05", b"\x96\x06", b"\xa4kind", b"\xa3src",
 ]  # fmt: skip
 """msgpack that claims much, means nothing, or is not what a header holds."""
 

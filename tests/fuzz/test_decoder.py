@@ -113,7 +113,7 @@ def test_no_frame_costs_more_memory_than_itself() -> None:
 def bombs() -> list[list[bytes]]:
     """Headers of the largest size that are as costly as they can be made."""
     room = wired.HEADER_BYTES - 200
-    kind = b"\x96\x04" + bytes([0xA0 + len(RUN)]) + RUN.encode()
+    kind = b"\x96\x05" + bytes([0xA0 + len(RUN)]) + RUN.encode()
     start = (
         kind + b"\x86\xa4kind\xa8obituary\xa3src\x01\xa3dst\x00\xa5epoch\x07\xa5round\x00\xa4dead"
     )
@@ -132,7 +132,7 @@ def bombs() -> list[list[bytes]]:
         [start + b"\x81\xa0" * (room // 2)],
         [kind + b"\xdd" + count + b"\x90" * room],
         [b"\x96\xdd" + count + b"\x90" * room],
-        [b"\x96\x04\xdb" + count + b"x" * room],
+        [b"\x96\x05\xdb" + count + b"x" * room],
         [b"\xdd" + count + b"\x90" * room],
         [b"\xdf" + (room // 2).to_bytes(4, "big") + b"\xa0\x90" * (room // 2)],
     ]

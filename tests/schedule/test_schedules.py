@@ -28,7 +28,7 @@ from decent.schedule import (
     as_schedule,
     stream,
 )
-from decent.testing import cluster, contacts, graphs, schedules
+from decent.testing import Limits, cluster, contacts, cut, graphs, schedules
 from decent.topology import Topology, family
 
 UNEVEN = Topology.from_edges(4, [(0, 1), (0, 2), (0, 3)], [0.5, 2.0, 8.0])
@@ -50,6 +50,43 @@ def test_poisson_counts_are_those_of_the_rates() -> None:
         assert abs(edges[edge] - rate * until) < 4 * math.sqrt(rate * until)
     total = sum(UNEVEN.rates) * until
     assert abs(edges.total() - total) < 4 * math.sqrt(total)
+
+
+def test_poisson_may_redistribute_what_is_due_on_suspended_edges() -> None:
+    until, rates = 2000.0, {1: 0.25, 2: 1.0, 3: 4.0}
+    agenda = Agenda(Poisson(redistribute=True), View.of(UNEVEN, 0, 0))
+    made = Counter(agenda.due(until, None, {3}))
+    total = sum(rates.values()) * until
+    assert abs(made.total() - total) < 4 * math.sqrt(total)
+    for peer in (1, 2):
+        share = rates[peer] / 1.25
+        assert abs(made[peer] - share * total) < 4 * math.sqrt(share * total)
+    assert made[3] == 0
+
+
+def test_poisson_redistributes_nothing_where_nothing_or_all_is_suspended() -> None:
+    plain = contacts(Poisson(), UNEVEN, 200.0)
+    assert contacts(Poisson(redistribute=True), UNEVEN, 200.0) == plain
+    for suspended, rule in (({1, 2, 3}, Poisson(True)), ({3}, Poisson())):
+        agenda = Agenda(rule, View.of(UNEVEN, 0, 0))
+        assert list(agenda.due(200.0, None, suspended)) == [peer for _, peer in plain]
+
+
+def test_a_worker_keeps_its_rate_while_an_edge_is_cut() -> None:
+    graph = family("complete", 4, rate=2.0)
+    skipped, completed = [], []
+    for rule in (Poisson(), Poisson(redistribute=True)):
+        c = cluster(
+            graph, Gossip(), rule, 4, merge=False, faults=[cut(0, 1, 5.0)],
+            limits=Limits(chunk=4, silent_s=2.0, dead_s=1e9),
+        )  # fmt: skip
+        c.run(200.0)
+        stats = c.workers[0].context.stats
+        skipped.append(stats.skipped["peer silent"])
+        completed.append(stats.completed)
+    assert skipped[0] > 100
+    assert skipped[1] == 0
+    assert completed[1] > 1.3 * completed[0]
 
 
 def test_poisson_gaps_have_no_memory() -> None:

@@ -162,3 +162,46 @@ def test_dialling_anew_replaces_the_connection(make: Make) -> None:
     high.dial(0, second.address)
     assert high.send(0, [b"2"])
     assert len(arrivals(second, 1)) == 1
+
+
+# signs of life
+
+
+def test_signs_of_life_have_a_connection_of_their_own(make: Make) -> None:
+    low, high = pair(make)
+    assert low.beat(1, [b"early"])  # there is none yet
+    assert [payload(each.frames) for each in arrivals(high, 1)] == [[b"early"]]
+    beat = _first_beat(low, high)
+    assert beat.route == b"run/1/1/0/beat"
+    assert beat.name[1:] == [b"1", b"1", b"0"]
+    low.learn(1, beat.route)
+    assert low.send(1, [b"payload"])
+    assert low.beat(1, [b"beat"])
+    assert {payload(each.frames)[0] for each in arrivals(high, 2)} == {b"payload", b"beat"}
+    assert low._pulse_routes == {1: beat.route}
+    assert low._routes == {1: b"run/1/1/0"}
+
+
+def _first_beat(low: ZeroMQ, high: ZeroMQ) -> Arrival:
+    """What cannot be said at once is dropped, so it takes some."""
+    end_s = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end_s:
+        high.beat(0, [b"beat"])
+        for arrival in arrivals(low, 1, 0.05):
+            return arrival
+    raise AssertionError("no sign of life arrives")
+
+
+def test_signs_of_life_do_not_wait_behind_what_the_peer_does_not_take(make: Make) -> None:
+    """The payloads' connection is full to the brim, at both ends."""
+    low, high = pair(make)
+    _first_beat(low, high)
+    sent = 0
+    while high.send(0, [bytes(FRAME)] * 64):
+        sent += 1
+    assert high.beat(0, [b"now"])
+    before = 0
+    while payload(arrivals(low, 1)[0].frames) != [b"now"]:
+        before += 1
+        time.sleep(0.001)
+    assert before < sent

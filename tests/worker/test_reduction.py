@@ -31,8 +31,8 @@ from decent.worker import messages as m
 
 from .common import examples
 
-PATIENT = Limits(chunk=3, window=2, silent_s=1e9, dead_s=1e9, start_s=1e9)
-MORTAL = Limits(chunk=3, window=2, silent_s=2.0, dead_s=5.0, start_s=10.0)
+PATIENT = Limits(chunk=3, merge_window=2, silent_s=1e9, dead_s=1e9, start_s=1e9)
+MORTAL = Limits(chunk=3, merge_window=2, silent_s=2.0, dead_s=5.0, start_s=10.0)
 
 
 def no_step(worker: Worker) -> None:
