@@ -13,10 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import msgspec
-
-_encoder = msgspec.json.Encoder(enc_hook=float)  # numpy's numbers
-
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write `data` to `path` so that a reader sees the old file or the new one, never half."""
@@ -73,6 +69,9 @@ class Journal:
     is there the first `keep` bytes stay."""
 
     def __init__(self, path: Path | None, keep: int = 0) -> None:
+        import msgspec  # late: whoever prints a help text needs none of it
+
+        self._encode = msgspec.json.Encoder(enc_hook=float).encode  # numpy's numbers
         self._file: BinaryIO | None = None
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +85,7 @@ class Journal:
 
     def __call__(self, event: dict[str, Any]) -> None:
         if self._file is not None:
-            self._file.write(_encoder.encode(event) + b"\n")
+            self._file.write(self._encode(event) + b"\n")
 
     def flush(self) -> None:
         if self._file is not None:

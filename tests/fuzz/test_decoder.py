@@ -32,6 +32,8 @@ PACKETS = [
     Packet(m.Change(1, 0, 7, 7, 300, 4, 1.5), BYTES),
     Packet(m.Decline(1, 0, 7, 7, 300, 4, "merging")),
     Packet(m.Settled(1, 0, 7, 7, 300)),
+    Packet(m.Show(1, 0, 7, 4)),
+    Packet(m.Shown(1, 0, 7, 4, 300), VALUES),
     Packet(m.Ready(1, 0, 7, 0, (2, 300))),
     Packet(m.Collect(1, 0, 7, 0, (), 5)),
     Packet(m.Partial(1, 0, 7, 0, (3,), 5, 1.5), VALUES),

@@ -152,7 +152,7 @@ def lies(c: Cluster, count: int, until_s: float, tally: Tally, tame: bool, kinds
     def come(me: int) -> None:
         packet = liars[me].packet(*kinds)
         tally.count(type(packet.message).__name__)
-        c.at(c.now_s, lambda: c._deliver(packet))
+        c.at(c.now_s, lambda: c._deliver(packet, c._life))
         bounded(c.workers[me])
 
     for number in range(count):
