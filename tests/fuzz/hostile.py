@@ -69,6 +69,8 @@ class Liar:
                 return self.random.choice([0, 0, chunk, *HUGE])
             case "asked_s":
                 return self.random.choice([0.0, 1.0, -1e300, 1e300])
+            case "answer":
+                return self.random.random() < 0.5
             case "cut" | "steps":
                 return self.random.choice([0, 0, 0, 1, *HUGE])
             case "of":
