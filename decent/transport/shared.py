@@ -200,7 +200,6 @@ class Shortcuts(Near):
         self._open: dict[int, Neighbour | None] = {}
         self._sent: dict[tuple[int, bool], tuple[int, int]] = {}
         self._repeats: dict[int, int] = {}
-        self.carried = 0  # bytes that went this way
 
     def forget(self, peer: int) -> None:
         """It has restarted: look again."""
@@ -227,14 +226,12 @@ class Shortcuts(Near):
         self._repeats[peer] = self._repeats.get(peer, 0) + again
         if again or self._repeats[peer] > REPEATS or self._peer(peer) is None:
             return None
-        self.carried += payload.nbytes
         return self.arena.put(self._slot(peer, answer, key[1]), payload)
 
     def find(self, peer: int | None, mark: Mark) -> tuple[Bytes, Callable[[], bool]] | None:
         """The payload that `mark` of a peer names; None if it is gone, or never was there."""
         neighbour = None if peer is None else self._peer(peer)
-        found = None if neighbour is None else neighbour.take(mark)
-        return found
+        return None if neighbour is None else neighbour.take(mark)
 
     def values(self, peer: int | None, start: int, stop: int) -> Bytes | None:
         """Those bytes of the peer's live values."""

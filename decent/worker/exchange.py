@@ -129,7 +129,7 @@ class Answers:
 
     seq: int = -1
     answered: set[int] = field(default_factory=set)
-    replies: dict[int, tuple[type[m.Reply | m.Change], Array]] = field(default_factory=dict)
+    replies: dict[int, tuple[type[m.Answer], Array]] = field(default_factory=dict)
     refusal: str = ""  # why no further chunk of it is mixed
     last_s: float = -np.inf
 
@@ -150,8 +150,6 @@ class Answers:
         unsettled = len(self.replies)
         return "" if unsettled < window else f"{unsettled} chunks before it are not settled"
 
-    def remember(
-        self, chunk: int, kind: type[m.Reply | m.Change], payload: Array, now_s: float
-    ) -> None:
+    def remember(self, chunk: int, kind: type[m.Answer], payload: Array, now_s: float) -> None:
         self.answered.add(chunk)
         self.replies[chunk], self.last_s = (kind, payload), now_s

@@ -201,7 +201,7 @@ class Exchanges:
     def on_reply(self, peer: Peer, packet: m.Packet, now_s: float) -> None:
         """Apply our half of one chunk, once."""
         reply, exchange = packet.message, self.open.get(peer.id)
-        assert isinstance(reply, m.Reply | m.Change)
+        assert isinstance(reply, m.Answer)
         if exchange is None or exchange.seq != reply.seq or reply.chunk not in exchange.flying:
             self.context.stats.duplicates += 1
             return

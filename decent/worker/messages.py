@@ -94,20 +94,20 @@ class Look(Asking, frozen=True):
     """The sender's values stand where the addressee can see them: it is to take them from there."""
 
 
-class Reply(Addressed, frozen=True):
+class Answer(Addressed, frozen=True):
+    """Base: on an asking, whose `asked_s` it gives back."""
+
+    seq: Count
+    chunk: Count
+    asked_s: Real
+
+
+class Reply(Answer, frozen=True):
     """The responder's snapshot of that chunk, taken when it applied its own half."""
 
-    seq: Count
-    chunk: Count
-    asked_s: Real
 
-
-class Change(Addressed, frozen=True):
+class Change(Answer, frozen=True):
     """The answer to a look: what the responder has mixed, the values it saw minus its own."""
-
-    seq: Count
-    chunk: Count
-    asked_s: Real
 
 
 class Decline(Addressed, frozen=True):

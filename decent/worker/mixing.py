@@ -69,7 +69,7 @@ class Mixing:
         """Mix our half of a chunk on the peer's answer to what we have said; ‖theirs − ours‖².
         Raises as `answer` does."""
         reply, payload = packet.message, packet.payload
-        assert isinstance(reply, m.Reply | m.Change)
+        assert isinstance(reply, m.Answer)
         assert payload is not None
         if isinstance(reply, m.Change):
             change = self.coder.hear_change(payload, reply.chunk)

@@ -230,7 +230,7 @@ class Worker:
         if isinstance(message, m.Asking):
             refusal = "merging" if self.merging.started else "joining" if self.adoption else ""
             self.exchanges.on_request(peer, packet, now_s, refusal)
-        elif isinstance(message, m.Reply | m.Change):
+        elif isinstance(message, m.Answer):
             self.exchanges.on_reply(peer, packet, now_s)
         elif isinstance(message, m.Decline):
             self.exchanges.on_decline(peer, message, now_s)
