@@ -71,11 +71,6 @@ class Storm:
         self._thread.join(STOP_S)
         self._journal.close()
 
-    @property
-    def lasts_s(self) -> float | None:
-        """How long training has been going on; None before it has begun."""
-        return None if self._begun_s is None else time.monotonic() - self._begun_s
-
     def watch(self, statuses: Sequence[Status]) -> None:
         if self._failure is not None:
             raise RuntimeFault(f"the proxy has failed: {self._failure!r}") from self._failure
