@@ -18,8 +18,10 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+from decent.config import Config
 from decent.errors import ConfigError, MissingExtra, RuntimeFault
-from decent.runtime.link import ALLOCATOR
+from decent.runtime.link import SURROUNDINGS
+from decent.transport import bounds
 from decent.worker import codecs
 
 PEERS = {"gloo": ("gloo_all_reduce", "gloo_send_receive"), "hivemind": ("hivemind",)}
@@ -30,12 +32,15 @@ def bench_exchange(
     params: int,
     rounds: int,
     dynamics: str = "gossip",
-    chunk_kib: int = 1024,
+    chunk_kib: int | None = None,
     in_codecs: Sequence[str] = ("exact", "bf16"),
     peers: Sequence[str] = ("gloo",),
     ledger: bool = True,
 ) -> dict[str, Any]:
-    """Medians for each kind, their ratios to the peers', and peak memory."""
+    """Medians for each kind, their ratios to the peers', and peak memory. `chunk_kib` None: what a
+    run on one machine takes."""
+    if chunk_kib is None:
+        chunk_kib = bounds.chunk_kib(Config(), apart=False, nbytes=4 * params)
     for name, value in (("params", params), ("rounds", rounds), ("chunk-kib", chunk_kib)):
         if value < 1:
             raise ConfigError(f"--{name} {value}", "1 or more")
@@ -84,7 +89,7 @@ def _pair(settings: dict[str, Any]) -> dict[str, Any]:
                 [sys.executable, "-m", "decent.bench.exchange_peer",
                  json.dumps({**settings, "rank": rank, "folder": folder})],
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                env={**os.environ, **ALLOCATOR},
+                env={**os.environ, **SURROUNDINGS},
             )
             for rank in range(2)
         ]  # fmt: skip

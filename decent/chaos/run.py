@@ -93,7 +93,8 @@ def chaos(
     `config` is a prepared one; `on_status` also gets the number of faults so far.
     Raises InputError for what cannot be run."""
     topology, dead_s = config.make_topology(), config.runtime.dead_s
-    frame_bytes = max(1024 * bounds.chunk_kib(config, apart=False), HEADER_BYTES)
+    most_kib = bounds.chunk_kib(config, apart=False, nbytes=2**62)
+    frame_bytes = max(1024 * most_kib, HEADER_BYTES)
     dog = Watchdog(max(STILL_S, STILL * dead_s), 3 * wanted.duration_s + 10 * STILL_S)
     statuses: list[Status] = []
     outcome: dict[str, Any] = {}

@@ -83,7 +83,7 @@ def _flat(figures: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, flo
 @click.option(
     "--dynamics", type=click.Choice(["gossip", "a2cid2"]), default="gossip", show_default=True
 )
-@click.option("--chunk-kib", default=1024, show_default=True, help="Size of the pieces.")
+@click.option("--chunk-kib", type=int, help="Size of the pieces; else what a run takes.")
 @click.option(
     "--codec",
     "in_codecs",

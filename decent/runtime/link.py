@@ -40,8 +40,14 @@ if TYPE_CHECKING:
     from decent.learning import Layout
     from decent.runtime.world import World
 
-ALLOCATOR = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(1 << 28))
-"""glibc keeps the memory of chunks for the next ones; else each costs a page fault per 4 KiB"""
+SURROUNDINGS = {
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 28),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 28),
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""Of a communicator: glibc keeps the memory of chunks for the next ones, where else each costs a
+page fault per 4 KiB; and its products of vectors leave the cores to training: spread over them
+they take six times as long where others want these."""
 WAIT_S = 0.2
 MENTION_S = 30.0
 """how often a wait for others is mentioned in the log"""
@@ -101,7 +107,7 @@ def spec_of(
     if world.folder is None:
         raise ConfigError("a run of several workers without a folder", "World(folder=…)")
     apart = not security.on_one_machine(world.config, topology)
-    limits = bounds.limits(world.config, np.dtype(layout.dtype).itemsize, apart)
+    limits = bounds.limits(world.config, layout.numel, np.dtype(layout.dtype).itemsize, apart)
     encrypts = security.encrypts(world.config, topology)
     return Spec(
         me=world.me, topology=topology, dynamics=dynamics, schedule=schedule, limits=limits,
@@ -195,7 +201,7 @@ def start(spec: Spec, board_fd: int) -> tuple[subprocess.Popen[bytes], Connectio
         [sys.executable, "-m", "decent.runtime.communicator", str(theirs.fileno()), str(board_fd)],
         pass_fds=(theirs.fileno(), board_fd),
         stdin=subprocess.DEVNULL,
-        env={**os.environ, **ALLOCATOR},
+        env={**os.environ, **SURROUNDINGS},
     )
     theirs.close()
     line = Connection(ours.detach())

@@ -79,7 +79,7 @@ class Run:
             clock=StepClock(), record=self.journals[me],
             follow=config.simulation.momentum == "achieved", ledger=self._ledger(me),
             codec=codecs.get(**msgspec.structs.asdict(config.exchange)),
-            limits=bounds.limits(config, vector.dtype.itemsize, apart),
+            limits=bounds.limits(config, vector.shape[1], vector.dtype.itemsize, apart),
         )  # fmt: skip
         if worker.slots.system.residual.any():
             trainer.optimizer.register_step_pre_hook(

@@ -3,15 +3,14 @@
 ::
 
     initiator i                                responder j
-      snapshot m_i[c]   ── Request(seq, c) ──▶   in one turn: snapshot m_j[c];
-                                                 slots += b·(m_i − m_j)
-      slots += b·(m_j − m_i)  ◀── Reply ──       remembers m_j[c] until it is settled
+      snapshot m_i[c]   ── Request(seq, c) ──▶   in one turn: Δ = m_i − m_j[c]; slots += b·Δ
+      slots −= b·Δ      ◀── Change ──            remembers Δ until it is settled
 
 Where the responder can see the initiator's live values (both on one machine), no snapshot is sent:
-it is asked to *look*, mixes, and answers with the *change*: the difference it has seen. Sent again,
-the request carries a snapshot after all.
+it is asked to *look*. Sent again, the request carries a snapshot after all. Codecs that lose
+something answer with a *reply* instead, a snapshot of the responder's own.
 
-Both ends use the same two snapshots, as they are after the codec, or the same difference, and the
+Both ends use the same difference, or the same two snapshots as they are after the codec, and the
 same b, and changes are added, so Σ_i state_i is kept whatever happened to either state meanwhile.
 (edge, both epochs, seq, chunk) is an idempotency key: a request that comes twice is answered from
 memory and changes nothing, and what was meant for a worker's former self is for nobody. The

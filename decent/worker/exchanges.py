@@ -158,7 +158,7 @@ class Exchanges:
         if peer.answers.refusal:
             raise ProtocolError(peer.answers.refusal)
         payload = self.mixing.answer(peer.id, request, packet, now_s)
-        kind = m.Change if isinstance(request, m.Look) else m.Reply
+        kind = m.Change if self.mixing.coder.exact else m.Reply
         peer.answers.remember(request.chunk, kind, payload, now_s)
         self.context.stats.answered += 1 / self.slots.chunks
         self.context.trace("reply", now_s, peer=peer.id, seq=request.seq, chunk=request.chunk)

@@ -103,11 +103,12 @@ class Answer(Addressed, frozen=True):
 
 
 class Reply(Answer, frozen=True):
-    """The responder's snapshot of that chunk, taken when it applied its own half."""
+    """What the responder's codec makes of that chunk, taken when it applied its own half."""
 
 
 class Change(Answer, frozen=True):
-    """The answer to a look: what the responder has mixed, the values it saw minus its own."""
+    """What the responder has mixed where no codec loses anything: the other's values less its own.
+    So it need not copy its own, nor the initiator subtract once more."""
 
 
 class Decline(Addressed, frozen=True):

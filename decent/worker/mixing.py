@@ -38,7 +38,7 @@ class Mixing:
 
     def say(self, peer: int, chunk: int, now_s: float) -> Said:
         """Our message of a chunk, as the one who starts."""
-        said = self.coder.ask(peer, chunk, self._snapshot(peer, chunk, False, now_s))
+        said = self.coder.ask(peer, chunk, self._snapshot(peer, chunk, now_s))
         self.sent(said.values.size)
         return said
 
@@ -52,11 +52,13 @@ class Mixing:
         """Mix our half of a chunk; the payload that tells the peer with what. Raises ProtocolError
         if it cannot be mixed, Overwritten if the payload is gone; then nothing has changed."""
         assert packet.payload is not None
-        if isinstance(asking, m.Look):
-            return self._meet(peer, asking, packet.payload, now_s)
+        if isinstance(asking, m.Look) and not self._plain:
+            raise ProtocolError("a look, where messages are not the values themselves")
+        if self.coder.exact:
+            return self._meet(peer, asking, packet, now_s)
         chunk = asking.chunk
         theirs = self.coder.hear(packet.payload, chunk)
-        ours = self.coder.answer(self._snapshot(peer, chunk, True, now_s), theirs)
+        ours = self.coder.answer(self._snapshot(peer, chunk, now_s), theirs)
         difference = self.coder.difference(chunk, ours, theirs)
         self._mix(packet, chunk, difference, asking.mix, ours, now_s)
         self.coder.agree(peer, chunk, ours, theirs)
@@ -74,8 +76,8 @@ class Mixing:
         if isinstance(reply, m.Change):
             change = self.coder.hear_change(payload, reply.chunk)
             return self._mix(packet, reply.chunk, change, mix, ours, now_s, sign=-1.0)
-        if ours is None:
-            raise ProtocolError("a snapshot in answer to a look")
+        if ours is None or self.coder.exact:
+            raise ProtocolError("a message in answer, where a difference is due")
         theirs = self.coder.hear(payload, reply.chunk, ours)
         difference = self.coder.difference(reply.chunk, ours, theirs)
         squared = self._mix(packet, reply.chunk, difference, mix, ours, now_s)
@@ -108,9 +110,9 @@ class Mixing:
                 )
             )
 
-    def _snapshot(self, peer: int, chunk: int, answer: bool, now_s: float) -> Array:
+    def _snapshot(self, peer: int, chunk: int, now_s: float) -> Array:
         """Where it is sent as it is, in memory that the peer may see."""
-        out = self._memory(peer, chunk, answer) if self.coder.exact else None
+        out = self._memory(peer, chunk, answer=False) if self.coder.exact else None
         return self.slots.snapshot(chunk, self.context.clock.time(now_s), out)
 
     def _memory(self, peer: int, chunk: int, answer: bool) -> Array:
@@ -118,15 +120,14 @@ class Mixing:
         nbytes = self.coder.size(chunk) * dtype.itemsize
         return self.context.near.memory(peer, answer, chunk, nbytes).view(dtype)
 
-    def _meet(self, peer: int, look: m.Look, theirs: Array, now_s: float) -> Array:
-        """`answer` where the peer's values are seen in place; what they differ by from ours."""
-        chunk, time = look.chunk, self.context.clock.time(now_s)
-        if not self._plain:
-            raise ProtocolError("a look, where messages are not the values themselves")
-        difference = self._memory(peer, chunk, answer=True)
+    def _meet(self, peer: int, asking: m.Asking, packet: m.Packet, now_s: float) -> Array:
+        """`answer` where nothing is lost on the way: what their message differs by from ours."""
+        chunk, time = asking.chunk, self.context.clock.time(now_s)
+        difference, theirs = self._memory(peer, chunk, answer=True), packet.payload
+        assert theirs is not None
         check_size(theirs, difference.size, difference.nbytes)
-        seen = theirs.view(difference.dtype)
-        if self.slots.meet(chunk, time, seen, np.array(look.mix), difference) is None:
+        theirs, mix = theirs.view(difference.dtype), np.array(asking.mix)
+        if self.slots.meet(chunk, time, theirs, mix, difference, packet.intact) is None:
             self._unmixed(chunk, None, now_s)
         self._mixed(chunk, difference.size, time)
         self.sent(difference.size)

@@ -94,14 +94,24 @@ class Slots:
         first, *others = self.system.relative.message
         return bool(first == 1) and not any(others)
 
-    def meet(self, chunk: int, time: float, theirs: Array, mix: Array, out: Array) -> float | None:
-        """`add` of what a peer's message differs from ours by, which is put into `out`; where the
-        message is the live vector itself."""
+    def meet(
+        self,
+        chunk: int,
+        time: float,
+        theirs: Array,
+        mix: Array,
+        out: Array,
+        intact: Callable[[], bool] = lambda: True,
+    ) -> float | None:
+        """`add` of what a peer's message differs from ours by, which is put into `out`."""
         with self._guard:
             self._drift(chunk, time)
+            ours = self.array[0, self.span(chunk)]
+            if not self.plain_message:
+                ours = self._message(chunk, None)
             with np.errstate(over="ignore", invalid="ignore"):
-                np.subtract(theirs, self.array[0, self.span(chunk)], out=out)
-            return self._mix(chunk, out, mix)
+                np.subtract(theirs, ours, out=out)
+            return self._mix(chunk, out, mix, intact)
 
     def add(
         self,

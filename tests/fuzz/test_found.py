@@ -94,12 +94,12 @@ def test_no_more_than_a_window_of_replies_is_remembered() -> None:
     for chunk in range(5):
         one.receive(request(chunk=chunk), 1.0)
     answers = said(one)
-    assert [type(each) for each in answers] == [m.Reply] * 2 + [m.Decline] * 3
+    assert [type(each) for each in answers] == [m.Change] * 2 + [m.Decline] * 3
     assert isinstance(answers[2], m.Decline)
     assert answers[2].reason == "2 chunks before it are not settled"
     assert len(one.peers[0].answers.replies) == 2
     one.receive(request(seq=2, chunk=4), 1.0)
-    assert isinstance(said(one)[0], m.Reply)
+    assert isinstance(said(one)[0], m.Change)
 
 
 @pytest.mark.parametrize(("dtype", "mix"), [("f8", 1e300), ("f4", 1e300), ("f4", -1e30)])

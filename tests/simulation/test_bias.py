@@ -45,8 +45,10 @@ def solve(lose_one: bool, **options: Any) -> tuple[Array, Array, Report]:
     exchanges = c.workers[0].exchanges
     right, slots = exchanges.on_reply, c.workers[0].slots
 
-    def without(chunk: int, time: float, difference: Array, mix: Array, *_: Any) -> float:
-        missed[:] = difference
+    def without(
+        chunk: int, time: float, difference: Array, mix: Array, intact: object, sign: float
+    ) -> float:
+        missed[:] = sign * difference
         return 0.0
 
     def forget(*given: Any) -> None:

@@ -188,8 +188,8 @@ def test_messages_wait_for_a_checkpoint() -> None:
     np.testing.assert_array_equal(tree["slots"]["array"], before)
     assert (tree["since"], tree["cut"]) == (0, 1)
     b.poll(c.now_s)
-    [reply] = b.outbox
-    assert type(reply.message).__name__ == "Reply"
+    [answer] = b.outbox
+    assert type(answer.message).__name__ == "Change"
     np.testing.assert_allclose(b.slots.array[0], (before[0] + a.slots.array[0]) / 2)
 
 

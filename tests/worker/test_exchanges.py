@@ -82,11 +82,11 @@ def test_a_request_that_comes_twice_changes_nothing_and_gets_the_same_answer() -
     a, b = acquainted()
     request = begin(a)[0]
     b.receive(request, 0.0)
-    (first,) = said(b, m.Reply)
+    (first,) = said(b, m.Change)
     state = b.slots.array.copy()
     b.slots.array[:, 3] += 1  # of another chunk
     b.receive(request, 0.0)
-    (second,) = said(b, m.Reply)
+    (second,) = said(b, m.Change)
     np.testing.assert_array_equal(b.slots.array[:, :3], state[:, :3])
     np.testing.assert_array_equal(first.payload, second.payload)
     assert b.context.stats.duplicates == 1
@@ -101,18 +101,18 @@ def test_an_old_request_makes_the_peer_forget_nothing_new() -> None:
     a, b = acquainted(limits=Limits(chunk=2, window=1))
     first = begin(a)
     b.receive(first[0], 0.0)
-    for reply in said(b, m.Reply):
+    for reply in said(b, m.Change):
         a.receive(reply, 0.0)
     late = said(a, m.Request)  # chunk 1, settled = 1
     b.receive(late[0], 0.0)
     talk(a, b)
     second = begin(a)
     b.receive(second[0], 0.0)
-    assert said(b, m.Reply)  # is lost
+    assert said(b, m.Change)  # is lost
     b.receive(late[0], 0.0)
-    assert not said(b, m.Reply)
+    assert not said(b, m.Change)
     b.receive(second[0], 0.0)
-    assert said(b, m.Reply)
+    assert said(b, m.Change)
 
 
 def test_what_is_declined_stays_declined() -> None:
@@ -134,7 +134,7 @@ def test_a_declined_chunk_does_not_void_the_others() -> None:
     a, b = acquainted()
     first, second = begin(a)
     b.receive(first, 0.0)
-    (reply,) = said(b, m.Reply)
+    (reply,) = said(b, m.Change)
     b.exchanges.on_request(b.peers[0], second, 0.0, "merging")
     for packet in [*said(b, m.Decline), reply]:  # overtaken
         a.receive(packet, 0.0)
@@ -169,7 +169,7 @@ def test_an_answer_tells_which_asking_it_is_to() -> None:
         last = said(a, m.Request)
     for request in last:
         b.receive(request, 1.9)
-    for reply in said(b, m.Reply):
+    for reply in said(b, m.Change):
         a.receive(reply, 2.0)
     assert not a.exchanges.open
     assert 0 < a.peers[1].round_trip.mean_s < 0.2  # type: ignore[operator]
@@ -254,11 +254,11 @@ def test_a_payload_that_is_overwritten_while_it_is_read_is_asked_for_again() -> 
     requests = begin(a)
     for request in requests:
         b.receive(request._replace(intact=lambda: False), 0.0)
-    assert not said(b, m.Reply, m.Decline)
+    assert not said(b, m.Change, m.Decline)
     np.testing.assert_array_equal(b.slots.array, 1.0)
     for request in requests:
         b.receive(request._replace(intact=lambda: True), 0.0)
-    for reply in said(b, m.Reply):
+    for reply in said(b, m.Change):
         a.receive(reply._replace(intact=lambda: False), 0.0)
     np.testing.assert_array_equal(a.slots.array, 0.0)
     a.poll(1.0)
@@ -419,9 +419,9 @@ def test_a_stale_epoch_is_ignored() -> None:
     b.receive(old, 0.0)
     np.testing.assert_array_equal(b.slots.array, 1.0)
     assert b.context.stats.refused == 1
-    assert not said(b, m.Reply)
+    assert not said(b, m.Change)
     b.receive(request, 0.0)
-    assert said(b, m.Reply)
+    assert said(b, m.Change)
 
 
 def test_a_restarted_peer_settles_what_was_open() -> None:

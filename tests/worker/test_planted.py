@@ -125,10 +125,23 @@ def test_a_bit_flipped_on_the_way_is_named(bit: int) -> None:
         other.view(np.uint64)[3] ^= np.uint64(1 << bit)
         right(peer, packet._replace(payload=other), *given)
 
-    planted.once(0, "on_request", flipped)
+    planted.once(1, "on_reply", flipped)
     [culprit] = planted.audit().culprits
-    assert planted.names(culprit, 1, 0)
+    assert planted.names(culprit, 1, planted.struck["peer"])
     assert "the ends mixed different values" in culprit.what
+
+
+def test_a_bit_flipped_in_a_request_is_flipped_for_both() -> None:
+    """Both ends mix the difference that the responder has found, so their mean stays."""
+    planted = Planted(Acid())
+
+    def flipped(right: Any, peer: Peer, packet: Any, *given: Any) -> None:
+        other = packet.payload.copy()
+        other.view(np.uint64)[3] ^= np.uint64(1 << 51)
+        right(peer, packet._replace(payload=other), *given)
+
+    planted.once(0, "on_request", flipped)
+    assert planted.audit().balanced
 
 
 @pytest.mark.parametrize("by", [1e-6, 1e3])
@@ -155,14 +168,14 @@ def test_what_was_entered_and_not_done_is_named(
     planted = Planted(Gossip())
     right = Slots._mix
 
-    def wrong(slots: Slots, chunk: int, difference: Array, mix: Array, *_: Any) -> float | None:
+    def wrong(slots: Slots, chunk: int, *given: Any) -> float | None:
         mine = slots is planted.cluster.workers[1].slots and not planted.struck
         if not mine or planted.cluster.now_s < 130.0:
-            return right(slots, chunk, difference, mix)
+            return right(slots, chunk, *given)
         planted.struck.update(chunk=chunk)
         rows = slots.array[:, slots.span(chunk)]
         before = rows.copy()
-        squared = right(slots, chunk, difference, mix)
+        squared = right(slots, chunk, *given)
         rows[:] = before + times * (rows - before)
         return squared
 
