@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from decent.errors import ConfigError, RuntimeFault
+from decent.experts.draw import Draw
 from decent.experts.ensemble import Ensemble, ensemble_in
 from decent.experts.guidance import Guided
 from decent.experts.prediction import Model
 from decent.experts.solvers import Progress, Solver, solver
-from decent.experts.strategy import Draw
 
 
 @dataclass(frozen=True)
