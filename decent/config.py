@@ -175,8 +175,8 @@ class Config(Strict, frozen=True):
                 'use simulation.fidelity = "network"',
             )
         least = {"threads": 1, "chunk_kib": 1, "checkpoint_every": 0, "restarts": 0}
-        for field, at_least in least.items():
-            at_least(f"runtime.{field}", getattr(self.runtime, field), at_least)
+        for field, lowest in least.items():
+            at_least(f"runtime.{field}", getattr(self.runtime, field), lowest)
         for field in ("start_s", "silent_s", "dead_s"):
             more_than_0(f"runtime.{field}", getattr(self.runtime, field))
         if not 0 <= self.runtime.port <= 65_535 - (self.workers or 1):
@@ -308,10 +308,12 @@ def _flatten(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def at_least(field: str, value: float | str | None, least: float) -> None:
+    """Raises ConfigError for a number below `least`."""
     if not (value is None or isinstance(value, str) or value >= least):
         raise ConfigError(f"{field} = {value}", f"{least} or more")
 
 
 def more_than_0(field: str, value: float) -> None:
+    """Raises ConfigError for what is not positive and finite."""
     if not (value > 0 and math.isfinite(value)):
         raise ConfigError(f"{field} = {value}", "a finite number above 0")

@@ -6,7 +6,7 @@
     [sampling]              how the ensemble is used where the command line does not say
 
 All is checked before anything starts; an error names field, value, remedy. `partition` writes the
-settings as resolved to `settings.toml` of the ensemble's folder, and later commands read them there.
+settings as resolved to `settings.toml` of the ensemble's folder; later commands read them there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class DataTable(Strict, frozen=True):
 
     source: str = "fashion-mnist"
     """"fashion-mnist", "digits", a .npy or .npz file, or "package.module:function" """
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
     """of the source, such as path"""
     latent: str = "pca:64"
     """"none", or "pca:SIZE": one for all experts"""
@@ -58,7 +58,7 @@ class TrainingTable(Strict, frozen=True):
     """How one network is trained. Expert and router differ in defaults."""
 
     network: str = "mlp"
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
     """of the network"""
     batch_size: int = 64
     steps: int = 8000
