@@ -1,21 +1,23 @@
 """From features to clusters: many fine centroids, then K balanced groups of them.
 
-Fine: mini-batch k-means (Sculley, WWW 2010) over features [n, d], F centroids; one that no sample is
-nearest to is put on the sample that is farthest from its own. Coarse: k-means over the F centroids,
-weighted by their samples, under a bound on the samples n_k of a group,
+Fine: mini-batch k-means (Sculley, WWW 2010) over features [n, d], F centroids; one that no sample
+is nearest to is put on the sample that is farthest from its own. Coarse: k-means over the F
+centroids, weighted by their samples, under bounds on the samples n_k of a group,
 
-    min Σ_f w_f |c_f − m_{g(f)}|²    with    n_k = Σ_{f: g(f) = k} w_f ≤ (1 + balance)·n/K,
+    min Σ_f w_f |c_f − m_{g(f)}|²    with    n_k = Σ_{f: g(f) = k} w_f,
+                                             1/(1 + balance) ≤ n_k·K/n ≤ 1 + balance,
 
-where the centroids with most to lose choose first, then move while that shortens the sum. A sample
+where the centroids with most to lose choose first, groups that are too small take what costs least,
+and centroids move while that shortens the sum: a local minimum, the best of some starts. A sample
 belongs to the group of its nearest fine centroid, a pure function of features and centroids: what
-the bound says of the fit it says of the samples too, as far as whole fine clusters allow.
-As in MoDE (Ma et al., CVPR 2024) and decentralized diffusion (arXiv 2501.05450), where a sample goes
-to the nearest coarse centroid and the sizes are what they come to be.
+the bounds say of the fit they say of the samples too, as far as whole fine clusters allow.
+As in MoDE (Ma et al., CVPR 2024) and decentralized diffusion (arXiv 2501.05450); there a sample
+goes to the nearest coarse centroid, and the sizes are what they come to be.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +31,13 @@ RESTARTS, ROUNDS, MOVES = 8, 50, 20
 RESEEDS = 10
 Rows = NDArray[np.floating[Any]]
 Indices = NDArray[np.int64]
+
+
+class Bounds(NamedTuple):
+    """Of the samples of a group."""
+
+    least: float
+    most: float
 
 
 def nearest(features: Rows, centroids: Rows) -> tuple[Indices, NDArray[np.float64]]:
@@ -73,7 +82,9 @@ def _reseeded(features: Rows, centroids: NDArray[np.float32]) -> NDArray[np.floa
     return used
 
 
-def coarse(centroids: Rows, weights: NDArray[Any], experts: int, balance: float, seed: int) -> Indices:
+def coarse(
+    centroids: Rows, weights: NDArray[Any], experts: int, balance: float, seed: int
+) -> Indices:
     """The group of each fine centroid [F], out of K, none without samples.
 
     `weights` [F] are samples; raises TaskError if fewer than K of them are above 0.
@@ -85,75 +96,82 @@ def coarse(centroids: Rows, weights: NDArray[Any], experts: int, balance: float,
             "set partition.experts lower, or partition.fine higher",
         )
     points, mass = centroids.astype(np.float64), weights.astype(np.float64)
-    room = (1 + balance) * mass.sum() / experts
+    even = mass.sum() / experts
+    bounds = Bounds(max(even / (1 + balance), 1), even * (1 + balance))
     draws = [stream(seed, "coarse", k).integers(2**31) for k in range(RESTARTS)]
-    tries = [_grouped(points, mass, experts, room, int(draw)) for draw in draws]
-    return min(tries, key=lambda each: _cost(points, mass, each, experts, room))
+    tries = [_grouped(points, mass, experts, bounds, int(draw)) for draw in draws]
+    return min(tries, key=lambda groups: _cost(points, mass, groups, experts, bounds))
 
 
-def _cost(points: Rows, mass: Rows, groups: Indices, experts: int, room: float) -> tuple[float, float]:
-    """What is above the bound, then the weighted sum of squares."""
+def _cost(
+    points: Rows, mass: Rows, groups: Indices, experts: int, bounds: Bounds
+) -> tuple[float, float]:
+    """What is out of bounds, then the weighted sum of squares."""
     sizes = np.bincount(groups, mass, experts)
     squares = _squares(points, _means(points, mass, groups, experts))
     spread = float(mass @ squares[np.arange(len(points)), groups])
-    return float((sizes - room).clip(min=0).sum()), spread
+    return float(np.abs(sizes - sizes.clip(bounds.least, bounds.most)).sum()), spread
 
 
-def _grouped(points: Rows, mass: Rows, experts: int, room: float, seed: int) -> Indices:
-    """Lloyd's rounds under the bound, until nothing changes."""
+def _grouped(points: Rows, mass: Rows, experts: int, bounds: Bounds, seed: int) -> Indices:
+    """Lloyd's rounds within the bounds, until nothing changes."""
     means, _ = kmeans_plusplus(points, experts, sample_weight=mass, random_state=seed)
     groups = np.full(len(points), -1)
     for _ in range(ROUNDS):
-        before, groups = groups, _choose(_squares(points, means), mass, room)
-        _fill_empty(points, mass, groups, experts)
+        before, squares = groups, _squares(points, means)
+        groups = _choose(squares, mass, bounds)
+        _fill(squares, mass, groups, bounds)
+        _move(squares, mass, groups, bounds)
         if (before == groups).all():
             break
         means = _means(points, mass, groups, experts)
     return groups
 
 
-def _choose(squares: Rows, mass: Rows, room: float) -> Indices:
-    """A group to each point [F] of squares [F, K]: the nearest one with room."""
+def _choose(squares: Rows, mass: Rows, bounds: Bounds) -> Indices:
+    """A group to each point [F] of squares [F, K]: the nearest one with room, or the smallest."""
     count, experts = squares.shape
     ordered = np.sort(squares, 1)
     stakes = mass * (ordered[:, min(1, experts - 1)] - ordered[:, 0])
     sizes, groups = np.zeros(experts), np.empty(count, np.int64)
     for f in np.lexsort((-mass, -stakes)):
-        fits = sizes + mass[f] <= room
+        fits = sizes + mass[f] <= bounds.most
         costs = np.where(fits, squares[f], np.inf) if fits.any() else sizes
         groups[f] = costs.argmin()
         sizes[groups[f]] += mass[f]
-    return _moved(squares, mass, room, groups, sizes)
-
-
-def _moved(squares: Rows, mass: Rows, room: float, groups: Indices, sizes: Rows) -> Indices:
-    """Points go where it is nearer and there is room, until none can."""
-    for _ in range(MOVES):
-        moved = False
-        for f in range(len(groups)):
-            here = groups[f]
-            fits = sizes + mass[f] <= room
-            fits[here] = True
-            there = np.where(fits, squares[f], np.inf).argmin()
-            if there != here:
-                sizes[here] -= mass[f]
-                sizes[there] += mass[f]
-                groups[f], moved = there, True
-        if not moved:
-            break
     return groups
 
 
-def _fill_empty(points: Rows, mass: Rows, groups: Indices, experts: int) -> None:
-    """An empty group takes the point that is farthest from the mean of its own, shared one."""
-    for k in range(experts):
+def _fill(squares: Rows, mass: Rows, groups: Indices, bounds: Bounds) -> None:
+    """Groups that are too small, or empty, take points of others that can spare them."""
+    count, experts = squares.shape
+    for _ in range(count):
         sizes = np.bincount(groups, mass, experts)
-        if sizes[k] > 0:
-            continue
-        means = _means(points, mass, groups, experts)
-        distances = _squares(points, means)[np.arange(len(points)), groups]
-        shared = np.bincount(groups[mass > 0], minlength=experts)[groups] > 1
-        groups[np.where(shared & (mass > 0), distances, -1.0).argmax()] = k
+        k = int(sizes.argmin())
+        spare = (
+            (groups != k) & (mass > 0) & (sizes[groups] - mass >= min(bounds.least, sizes[k] + 1))
+        )
+        if sizes[k] >= bounds.least or not spare.any():
+            break
+        costs = mass * (squares[:, k] - squares[np.arange(count), groups])
+        groups[np.where(spare, costs, np.inf).argmin()] = k
+
+
+def _move(squares: Rows, mass: Rows, groups: Indices, bounds: Bounds) -> None:
+    """Points go where it is nearer, if both groups stay in bounds, until none can."""
+    sizes = np.bincount(groups, mass, squares.shape[1])
+    for _ in range(MOVES):
+        moved = False
+        for f, here in enumerate(groups):
+            fits = sizes + mass[f] <= bounds.most
+            fits &= sizes[here] - mass[f] >= bounds.least
+            fits[here] = True
+            there = np.where(fits, squares[f], np.inf).argmin()
+            if there != here:
+                sizes[[here, there]] += -mass[f], mass[f]
+                groups[f], moved = there, True
+        if not moved:
+            break
 
 
 def _means(points: Rows, mass: Rows, groups: Indices, experts: int) -> NDArray[np.float64]:

@@ -76,4 +76,6 @@ def load_weights(home: Path, module: nn.Module, expected: str) -> None:
     try:
         module.load_state_dict(load_state(path))
     except RuntimeError as error:
-        raise ModelError(f"{path}: {error}", f"the tensors that {home / CONFIG} speaks of") from None
+        raise ModelError(
+            f"{path}: {error}", f"the tensors that {home / CONFIG} speaks of"
+        ) from None

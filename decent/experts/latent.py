@@ -6,8 +6,8 @@ m is the mean, V [D, Z] the leading eigenvectors of the covariance, and s one nu
 unit mean square over the data: with one scale for each direction the flow's loss would weigh noise
 like content, and with one for each expert their flows would live in different spaces. "none" keeps
 x, divided by s. Statistics are taken in float64, chunk by chunk. Up to `EXACT` dimensions the
-covariance is decomposed exactly; above, by randomised subspace iteration (Halko, Martinsson & Tropp,
-arXiv 0909.4061). The largest entry of each eigenvector is positive, so signs are the same again.
+covariance is decomposed exactly; above, by randomised subspace iteration (Halko et al., arXiv
+0909.4061). The largest entry of each eigenvector is positive, so signs are the same again.
 """
 
 from __future__ import annotations

@@ -95,7 +95,9 @@ def _divided(
             _check_held(held, share)
         tell("clustering")
         by = _by_features(settings, rows, held) if table.method == "features" else None
-    return table.features, _checked((by or _given(settings, data)) | {"held_out": held}, table.experts)
+    return table.features, _checked(
+        (by or _given(settings, data)) | {"held_out": held}, table.experts
+    )
 
 
 def _given(settings: Settings, data: Data) -> dict[str, NDArray[Any]]:

@@ -49,7 +49,7 @@ class PartitionTable(Strict, frozen=True):
     fine: int = 128
     """centroids of the first k-means, which the second gathers into experts"""
     balance: float = 0.25
-    """no expert gets more than (1 + balance)/K of the samples; inf: no such bound"""
+    """an expert gets n/K of n samples, but for a factor of 1 + balance; inf: no such bound"""
     duplicates: float = 0.05
     """features nearer than this share of their spread are near-duplicates"""
 
