@@ -23,7 +23,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -45,32 +46,38 @@ class Draw:
     Trajectory i of a run has the stream (seed, i), whatever batch it is in.
     """
 
-    streams: list[np.random.Generator]
+    streams: Callable[[int], np.random.Generator]
     cluster: Tensor
     """[N] the cluster a row keeps (ancestral) or truly has (oracle); −1: none"""
+    committed: Tensor
+    """[N] whether a row had committed to an expert that was lost since"""
     rows: Tensor
-    """[N] places of these rows in `streams` and `cluster`"""
+    """[N] places of these rows in `streams`, `cluster` and `committed`"""
 
     @classmethod
     def of(cls, seed: int, trajectories: Sequence[int], labels: Tensor | None = None) -> Draw:
         """For `trajectories`, by number; `labels` [N] are their true clusters, if known."""
         count = len(trajectories)
-        cluster = torch.full((count,), -1) if labels is None else labels.clone()
-        streams = [stream(seed, "trajectory", each) for each in trajectories]
-        return cls(streams, cluster, torch.arange(count))
+        cluster = torch.full((count,), -1) if labels is None else labels.long().cpu().clone()
+
+        @cache
+        def streams(row: int) -> np.random.Generator:
+            return stream(seed, "trajectory", trajectories[row])
+
+        return cls(streams, cluster, torch.zeros(count, dtype=torch.bool), torch.arange(count))
 
     def at(self, rows: Tensor) -> Draw:
         """The part for `rows`, a mask or indices; it shares streams and memory."""
-        return Draw(self.streams, self.cluster, self.rows[rows.cpu()])
+        return replace(self, rows=self.rows[rows.cpu()])
 
     def uniform(self, n: int) -> Tensor:
         """[N, n] float64 in [0, 1)."""
-        drawn = [self.streams[row].random(n) for row in self.rows.tolist()]
+        drawn = [self.streams(row).random(n) for row in self.rows.tolist()]
         return torch.from_numpy(np.array(drawn).reshape(len(drawn), n))
 
     def normal(self, shape: Sequence[int]) -> Tensor:
         """[N, *shape] float64, standard normal."""
-        drawn = [self.streams[row].standard_normal(tuple(shape)) for row in self.rows.tolist()]
+        drawn = [self.streams(row).standard_normal(tuple(shape)) for row in self.rows.tolist()]
         return torch.from_numpy(np.array(drawn).reshape(len(drawn), *shape))
 
     def kept(self) -> Tensor:
@@ -78,8 +85,12 @@ class Draw:
         return self.cluster[self.rows]
 
     def keep(self, cluster: Tensor) -> None:
-        """Remember `cluster` [N] for these rows; −1 forgets."""
+        """Remember `cluster` [N] for these rows."""
         self.cluster[self.rows] = cluster.cpu()
+
+    def commit(self, rows: Tensor) -> None:
+        """Note that `rows`, a mask, had committed to an expert that is lost."""
+        self.committed[self.rows] |= rows.cpu()
 
 
 class Strategy(ABC):
@@ -150,9 +161,10 @@ class Nucleus(Subset):
     q: float = 0.9
 
     def choose(self, logits: Tensor, t: Tensor, draw: Draw) -> Tensor:
-        p, order = probabilities(logits).sort(-1, descending=True, stable=True)
+        p, order = probabilities(logits).sort(dim=-1, descending=True, stable=True)
         before = p.cumsum(-1) - p
         keep = before < self.q
+        keep[:, 0] = True
         return torch.zeros_like(keep).scatter(-1, order, keep)
 
 
@@ -182,10 +194,12 @@ class Ancestral(Subset):
     routed = False
 
     def choose(self, logits: Tensor, t: Tensor, draw: Draw) -> Tensor:
-        new = draw.kept() < 0
+        kept = draw.kept().to(logits.device)
+        gone = torch.isneginf(logits.gather(-1, kept.clamp(min=0)[:, None]))[:, 0]
+        new = (kept < 0) | gone
         if new.any():
             fresh = draw.at(new)
-            p = probabilities(logits[new.to(logits.device)])
+            p = probabilities(logits[new])
             fresh.keep(drawn_from(p, fresh.uniform(1).to(p.device))[:, 0])
         return _one_hot(draw.kept(), logits)
 
