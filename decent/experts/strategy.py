@@ -88,6 +88,11 @@ class Draw:
         """Remember `cluster` [N] for these rows."""
         self.cluster[self.rows] = cluster.cpu()
 
+    def restart(self) -> None:
+        """Forget what these rows were: they begin again, their streams go on."""
+        self.cluster[self.rows] = -1
+        self.committed[self.rows] = False
+
     def commit(self, rows: Tensor) -> None:
         """Note that `rows`, a mask, had committed to an expert that is lost."""
         self.committed[self.rows] |= rows.cpu()
@@ -110,6 +115,13 @@ class Strategy(ABC):
     def prior(self, t: Tensor, draw: Draw, conditional: bool) -> bool:
         """Whether π does in place of p(k | x_t, t, c) at this step."""
         return not self.routed
+
+    def __str__(self) -> str:
+        """As `strategy` reads it; the class's name for one of the user's own."""
+        known = {make: name for name, (make, _) in _FORMS.items()}
+        return ":".join(
+            map(str, (known.get(type(self), type(self).__name__), *vars(self).values()))
+        )
 
 
 class Subset(Strategy):
@@ -241,6 +253,10 @@ class ByTime(Strategy):
         shares = self._shares(t)
         return all(part.prior(t[rows], draw.at(rows), conditional) for part, rows in shares)
 
+    def __str__(self) -> str:
+        *timed, (_, last) = self.parts
+        return ", ".join([*(f"{part}@{above:g}" for above, part in timed), str(last)])
+
     def _shares(self, t: Tensor) -> list[tuple[Strategy, Tensor]]:
         """The parts in force, and a mask of the rows of each."""
         shares, left = [], torch.ones_like(t, dtype=torch.bool)
@@ -250,7 +266,7 @@ class ByTime(Strategy):
         return [(part, rows) for part, rows in shares if rows.any()]
 
 
-_FORMS: dict[str, tuple[Callable[..., Strategy], type | None]] = {
+_FORMS: dict[str, tuple[type[Strategy], type | None]] = {
     "full": (Full, None),
     "top_k": (TopK, int),
     "nucleus": (Nucleus, float),
