@@ -95,7 +95,7 @@ class Manifest(Facts, frozen=True):
 
     def centre(self, k: int) -> NDArray[np.float32]:
         """The mean feature [d] of cluster `k`. Raises TaskError unless made of features."""
-        self._need("features")
+        self.need("features")
         centre: NDArray[np.float32] = self.tensors["centres"][k]
         return centre
 
@@ -104,7 +104,7 @@ class Manifest(Facts, frozen=True):
 
         Raises TaskError unless the partition was made of features, of that many dimensions.
         """
-        self._need("features")
+        self.need("features")
         fine = self.tensors["fine"]
         if features.ndim != 2 or features.shape[1] != fine.shape[1]:
             raise TaskError(f"features of shape {features.shape}", f"(m, {fine.shape[1]})")
@@ -117,13 +117,14 @@ class Manifest(Facts, frozen=True):
 
         Raises TaskError unless the partition was made of labels, these among them.
         """
-        self._need("labels")
+        self.need("labels")
         known = self.tensors["labels"]
         if not np.isin(labels, known).all():
             raise TaskError(f"labels {sorted(set(labels) - set(known))}", f"some of {list(known)}")
         return np.searchsorted(known, labels).astype(np.int64)
 
-    def _need(self, method: str) -> None:
+    def need(self, method: str) -> None:
+        """Raises TaskError unless the partition was made by `method`."""
         if self.method != method:
             raise TaskError(
                 f"a partition by {self.method}",

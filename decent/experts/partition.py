@@ -11,18 +11,23 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import decent
 from decent.errors import ConfigError, TaskError
 from decent.experts import clusters, features, latent, manifest, sources, store
+from decent.experts import settings as reading
+from decent.experts.latent import Latent
 from decent.experts.manifest import Manifest
-from decent.experts.settings import FILE, Settings
-from decent.experts.sources import Data
+from decent.experts.settings import Settings
+from decent.experts.sources import CHUNK, Data
 from decent.folder import write_atomic
 from decent.schedule import stream
 
@@ -44,7 +49,7 @@ def partition(settings: Settings, folder: Path, tell: Tell = lambda text: None) 
     encoder = latent.latent(settings.data.latent, data)
     encoder.save(folder / store.LATENT)
     name, arrays = _divided(settings, data, encoder, folder, tell)
-    write_atomic(folder / FILE, settings.to_toml().encode())
+    write_atomic(folder / reading.FILE, settings.to_toml().encode())
     store.write_index(folder, settings.partition.experts)
     facts = {
         "seed": settings.seed, "source": settings.data.source, "digest": data.digest,
@@ -53,6 +58,45 @@ def partition(settings: Settings, folder: Path, tell: Tell = lambda text: None) 
         "versions": {"decent": decent.__version__, "numpy": np.__version__},
     }  # fmt: skip
     return manifest.write(folder, facts, arrays)
+
+
+@dataclass(frozen=True)
+class Divided:
+    """A partition with its data, as training takes it."""
+
+    settings: Settings
+    data: Data
+    latent: Latent
+    manifest: Manifest
+
+    def latents(self, which: Indices) -> Tensor:
+        """The latents float32 [m, *Z] of the samples `which` [m]."""
+        pieces = range(0, len(which), CHUNK)
+        parts = [self.latent.encode(self.data.rows(which[at : at + CHUNK])) for at in pieces]
+        return torch.cat([torch.empty(0, *self.latent.shape), *parts])
+
+
+def reopen(folder: Path) -> Divided:
+    """The partition in `folder`, with its data.
+
+    Raises TaskError if `folder` holds none, or if the data is not what was partitioned.
+    """
+    divided = manifest.read(folder)
+    chosen = reading.load(folder / reading.FILE)
+    data = sources.load(chosen.data.source, **chosen.data.options)
+    manifest.check(divided, data)
+    return Divided(chosen, data, latent.load(folder / store.LATENT), divided)
+
+
+def assign(folder: Path, x: Tensor) -> Indices:
+    """Clusters [m] of new samples x [m, *S], by the features the partition in `folder` was made of.
+
+    Raises TaskError if it was not made of features, or if these are not finite.
+    """
+    divided = manifest.read(folder)
+    divided.need("features")
+    model = features.restore(divided.features, folder, latent.load(folder / store.LATENT))
+    return divided.assign(model(x))
 
 
 def _check_names(settings: Settings) -> None:
@@ -76,7 +120,7 @@ def _check_data(settings: Settings, data: Data) -> None:
 
 
 def _divided(
-    settings: Settings, data: Data, encoder: latent.Latent, folder: Path, tell: Tell
+    settings: Settings, data: Data, encoder: Latent, folder: Path, tell: Tell
 ) -> tuple[str, dict[str, NDArray[Any]]]:
     """Name of the feature model, if one was used, and the arrays of the manifest."""
     table, share = settings.partition, settings.data.validation
