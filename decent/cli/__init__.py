@@ -13,6 +13,7 @@ from decent import __version__
 from decent.cli.audit import audit
 from decent.cli.bench import bench
 from decent.cli.chaos import chaos
+from decent.cli.experts import experts
 from decent.cli.group import Decent
 from decent.cli.keygen import keygen
 from decent.cli.launch import launch
@@ -33,5 +34,7 @@ def main() -> None:
     """
 
 
-for command in (launch, simulate, audit, chaos, topology, keygen, merge, tasks, bench, reproduce):
+for command in (
+    launch, simulate, audit, chaos, experts, topology, keygen, merge, tasks, bench, reproduce,
+):  # fmt: skip
     main.add_command(command)

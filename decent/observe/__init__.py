@@ -5,6 +5,7 @@ simulation, and dictionaries or renderables go out.
 """
 
 from decent.observe.events import EventView
+from decent.observe.experts import clusters, modules
 from decent.observe.live import LiveView, PlainView, busy, view
 from decent.observe.progress import describe, totals
 from decent.observe.summary import summarise
@@ -17,8 +18,10 @@ __all__ = [
     "PlainView",
     "as_dict",
     "busy",
+    "clusters",
     "describe",
     "faults",
+    "modules",
     "picture",
     "results",
     "summarise",
