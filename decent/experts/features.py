@@ -11,6 +11,7 @@ A feature model is a pure function of a sample, so that new samples can be given
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,20 +122,22 @@ def _unfitted(name: str, encoder: Latent) -> Features:
 def _transformer(model: str) -> Callable[[Tensor], Tensor]:
     """The class token of a vision transformer, normed to 1, of images in [−1, 1]."""
     try:
-        from transformers import AutoModel
+        automatic = importlib.import_module("transformers").AutoModel
     except ImportError:
         raise MissingExtra(
             f"features transformers:{model}",
             "transformers, which is not installed",
-            "pip install transformers, or take partition.features = pca:64",
+            "install it (pip install transformers), or take partition.features = pca:64",
         ) from None
     try:
-        net = AutoModel.from_pretrained(model).eval()
+        net = automatic.from_pretrained(model).eval()
     except (OSError, ValueError) as error:
         raise ConfigError(f"transformers:{model}: {error}", "a model it can load") from None
 
     def tokens(x: Tensor) -> Tensor:
-        parts = [net(pixel_values=_viewed(part)).last_hidden_state[:, 0] for part in x.split(64)]
+        parts = [
+            net(pixel_values=_viewed(part)).last_hidden_state[:, 0] for part in torch.split(x, 64)
+        ]
         return torch.nn.functional.normalize(torch.cat(parts), dim=1)
 
     return tokens
@@ -148,4 +151,5 @@ def _viewed(x: Tensor) -> Tensor:
     large = torch.nn.functional.interpolate(
         (x.expand(-1, 3, -1, -1) + 1) / 2, (SIDE, SIDE), mode="bicubic", antialias=True
     )
-    return (large - mean) / deviation
+    view: Tensor = (large - mean) / deviation
+    return view
