@@ -76,16 +76,32 @@ def test_new_samples_go_where_they_would_have_gone(home: Path) -> None:
 @pytest.mark.parametrize("model", ["pca:5", "pca:8", "latent", "pixels", f"{__file__}:pixels"])
 def test_every_feature_model_is_restored(tmp_path: Path, model: str) -> None:
     read = made(tmp_path, f"partition.features={model}")
-    assert (tmp_path / "features").exists() == model.startswith("pca")
+    assert (tmp_path / "features").exists() == (model == "pca:5")
     assert read.features == model
     rows = sources.load("digits").rows(slice(300, 600))
     np.testing.assert_array_equal(partition.assign(tmp_path, rows), read.clusters()[300:600])
 
 
 def test_the_same_again(home: Path, tmp_path: Path) -> None:
-    again = made(tmp_path, "data.validation=0.1")
+    again = made(tmp_path / "again", "data.validation=0.1")
     assert again.arrays == manifest.read(home).arrays
-    assert made(tmp_path, "data.validation=0.1", "seed=1").arrays != again.arrays
+    assert made(tmp_path / "other", "data.validation=0.1", "seed=1").arrays != again.arrays
+    with pytest.raises(ConfigError, match="has a partition"):
+        made(tmp_path / "again")
+
+
+def test_mapped_data_is_never_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "x.npy", np.tile(planted()[0], (20, 1)))
+    read, asked = sources.Data.rows, []
+
+    def rows(data: sources.Data, which: slice) -> Tensor:
+        asked.append(len(read(data, which)))
+        return read(data, which)
+
+    monkeypatch.setattr(sources.Data, "rows", rows)
+    made(tmp_path / "out", f"data.source={tmp_path / 'x.npy'}", "data.latent=pca:3")
+    assert max(asked) == 4096 < 11_000
+    assert [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")] == []
 
 
 @pytest.mark.parametrize("method", ["features", "labels", "random"])
@@ -107,10 +123,10 @@ def test_by_labels_and_by_chance(tmp_path: Path) -> None:
         read.assign_labels(np.array([10]))
     with pytest.raises(TaskError, match="by labels: expected one by features"):
         partition.assign(tmp_path, torch.zeros(1, 1, 8, 8))
-    chance = made(tmp_path, "partition.method=random")
+    chance = made(tmp_path / "chance", "partition.method=random")
     assert chance.sizes == (350,) * 4
     with pytest.raises(ConfigError, match="has 10 labels"):
-        made(tmp_path, "partition.method=labels")
+        made(tmp_path / "labels", "partition.method=labels")
 
 
 def test_reopened_with_its_data(home: Path) -> None:
@@ -211,6 +227,9 @@ def test_a_vision_transformer_sees_large_images(monkeypatch: pytest.MonkeyPatch)
 
     class Net:
         def eval(self) -> Net:
+            return self
+
+        def to(self, device: str) -> Net:
             return self
 
         def __call__(self, pixel_values: Tensor) -> SimpleNamespace:

@@ -111,6 +111,8 @@ def test_ensembles_that_do_not_fit_are_refused(home: Path) -> None:
         ("router", replace(ROUTER, shape=(7,)), r"samples \[7\]: expected \[6\]"),
         ("expert_1", replace(EXPERT, shape=(7,)), r"expert_1 is of samples \[7\]"),
         ("expert_1", replace(EXPERT, outputs=3), "is a router"),
+        ("expert_1", replace(EXPERT, classes=2), "on 2 classes: expected 0, as expert 0"),
+        ("router", replace(ROUTER, classes=2), "on 2 classes: expected 0"),
     ):
         put(home / name, record)
         with pytest.raises(ModelError, match=said):
