@@ -102,10 +102,10 @@ def trained(folder: Path, experts: int) -> dict[str, Record]:
 
 
 def write_index(folder: Path, experts: int) -> None:
-    """model_index.json: the parts of the pipeline, [package, class] each, as diffusers has them."""
-    parts = {expert(k): ["decent.experts", "Network"] for k in range(experts)}
+    """model_index.json: the parts of the pipeline, and what loads each, as diffusers has them."""
+    parts = {name: [__name__, load.__name__] for name in [*map(expert, range(experts)), ROUTER]}
     theirs = {"_class_name": "DecentPipeline", "_decent_version": __version__}
-    write_json(folder / INDEX, theirs | parts | {ROUTER: ["decent.experts", "Network"]})
+    write_json(folder / INDEX, theirs | parts)
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,7 @@ def test_the_folder_is_laid_out_as_a_pipeline(home: Path) -> None:
     assert index["_class_name"] == "DecentPipeline"
     parts = {name for name in index if not name.startswith("_")}
     assert parts == {"expert_0", "expert_1", "expert_2", "router"}
+    assert index["router"] == ["decent.experts.store", "load"]
     for part in parts:
         assert {path.name for path in (home / part).iterdir()} == {
             "config.json", "diffusion_pytorch_model.safetensors",
