@@ -57,7 +57,7 @@ def test_tensors_with_labels_and_the_same_again_in_batches(home: Path, tmp_path:
             found.append(file.get_tensor("x"))
             assert file.get_tensor("labels").tolist() == [*range(10), 0, 1]
             assert json.loads(file.metadata()["samples"])["guidance"] == 2
-    assert found[0].shape == (12, 8, 8)
+    assert found[0].shape == (12, 1, 8, 8)
     torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
 
 
