@@ -13,9 +13,7 @@ beside the name. Everything is checked before anything starts; an error names fi
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -160,13 +158,13 @@ class Config(Strict, frozen=True):
 
     def __post_init__(self) -> None:
         for field in ("steps", "batch_size", "workers"):
-            _at_least(field, getattr(self, field), 1)
+            at_least(field, getattr(self, field), 1)
         if self.topology.rate != "own":
-            _more_than_0("topology.rate", self.topology.rate)
+            more_than_0("topology.rate", self.topology.rate)
         if not 0 < self.exchange.share <= 1:
             raise ConfigError(f"exchange.share = {self.exchange.share}", "0 < share ≤ 1")
         for field in ("block", "max_open"):
-            _at_least(f"exchange.{field}", getattr(self.exchange, field), 1)
+            at_least(f"exchange.{field}", getattr(self.exchange, field), 1)
         if self.exchange.bandwidth is not None:
             units.rate("exchange.bandwidth", self.exchange.bandwidth)
         silent = self.method is not None or self.simulation.fidelity == "ideal"
@@ -177,21 +175,21 @@ class Config(Strict, frozen=True):
                 'use simulation.fidelity = "network"',
             )
         least = {"threads": 1, "chunk_kib": 1, "checkpoint_every": 0, "restarts": 0}
-        for field, at_least in least.items():
-            _at_least(f"runtime.{field}", getattr(self.runtime, field), at_least)
+        for field, lowest in least.items():
+            at_least(f"runtime.{field}", getattr(self.runtime, field), lowest)
         for field in ("start_s", "silent_s", "dead_s"):
-            _more_than_0(f"runtime.{field}", getattr(self.runtime, field))
+            more_than_0(f"runtime.{field}", getattr(self.runtime, field))
         if not 0 <= self.runtime.port <= 65_535 - (self.workers or 1):
             raise ConfigError(
                 f"runtime.port = {self.runtime.port}", "a port for each worker below 65536, or 0"
             )
         if self.runtime.encrypt and self.runtime.insecure:
             raise ConfigError("runtime.encrypt and runtime.insecure", "one of the two at most")
-        _more_than_0("simulation.step_s", self.simulation.step_s)
+        more_than_0("simulation.step_s", self.simulation.step_s)
         for field in ("replicas", "records"):
-            _at_least(f"simulation.{field}", getattr(self.simulation, field), 1)
+            at_least(f"simulation.{field}", getattr(self.simulation, field), 1)
         for field in ("step_spread", "step_jitter", "latency_s", "jitter"):
-            _at_least(f"simulation.{field}", getattr(self.simulation, field), 0)
+            at_least(f"simulation.{field}", getattr(self.simulation, field), 0)
         if not 0 <= self.simulation.loss < 1:
             raise ConfigError(f"simulation.loss = {self.simulation.loss}", "0 ≤ loss < 1")
 
@@ -259,10 +257,7 @@ def load(source: str | Path | None = None, overrides: Iterable[str] = ()) -> Con
 def from_dict(data: dict[str, Any]) -> Config:
     """A config from nested tables, as TOML gives them."""
     data = {key: _gather(key, value) for key, value in data.items()}
-    try:
-        return msgspec.convert(data, Config)
-    except msgspec.ValidationError as error:
-        raise _explained(str(error)) from None
+    return toml.convert(data, Config)
 
 
 def _locate(source: str | Path) -> Path:
@@ -312,39 +307,13 @@ def _flatten(data: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _explained(text: str) -> ConfigError:
-    """A validation error of msgspec in our words, with the field's path."""
-    found = re.search(r" - at `\$\.?(.*)`$", text)
-    path = re.sub(r"\[\.\.\.\]", "", found[1]) if found else ""
-    cause = text[: found.start()] if found else text
-    unknown = re.search(r"unknown field `(.*)`", cause)
-    if not unknown:
-        return ConfigError(f"{path or 'configuration'}: {cause[:1].lower()}{cause[1:]}")
-    known = _fields_at(path)
-    near = get_close_matches(unknown[1], known, 1)
-    return ConfigError(
-        f"unknown key {'.'.join(filter(None, [path, unknown[1]]))}",
-        ", ".join(known),
-        f"did you mean {near[0]}?" if near else "remove it",
-    )
-
-
-def _fields_at(path: str) -> list[str]:
-    kind: Any = Config
-    for part in filter(None, path.split(".")):
-        field = next((f for f in msgspec.structs.fields(kind) if f.name == part), None)
-        default = None if field is None else field.default
-        if not isinstance(default, msgspec.Struct):
-            return []
-        kind = type(default)
-    return list(kind.__struct_fields__)
-
-
-def _at_least(field: str, value: float | str | None, least: float) -> None:
+def at_least(field: str, value: float | str | None, least: float) -> None:
+    """Raises ConfigError for a number below `least`."""
     if not (value is None or isinstance(value, str) or value >= least):
         raise ConfigError(f"{field} = {value}", f"{least} or more")
 
 
-def _more_than_0(field: str, value: float) -> None:
+def more_than_0(field: str, value: float) -> None:
+    """Raises ConfigError for what is not positive and finite."""
     if not (value > 0 and math.isfinite(value)):
         raise ConfigError(f"{field} = {value}", "a finite number above 0")

@@ -17,7 +17,8 @@
     └── PeerError               the other side's doing
         ├── PeerRefused         wrong run, wrong worker, another version, another model, its key
         │   └── WrongKey        one worker's key where another speaks
-        └── ProtocolError       a malformed message
+        ├── ProtocolError       a malformed message
+        └── ExpertLost          an expert that cannot answer any more
 
 Every message says what was given, what was expected and what to do.
 """
@@ -97,3 +98,7 @@ class WrongKey(PeerRefused):
 
 class ProtocolError(PeerError):
     """A malformed message."""
+
+
+class ExpertLost(PeerError):
+    """An expert that cannot answer any more."""

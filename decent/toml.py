@@ -6,13 +6,17 @@ Stands below every other package, as `errors` does.
 from __future__ import annotations
 
 import math
+import re
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from decent.errors import ConfigError
+
+Table = TypeVar("Table", bound=msgspec.Struct)
 
 
 def dumps(data: dict[str, Any]) -> str:
@@ -67,3 +71,38 @@ def override(data: dict[str, Any], setting: str) -> None:
             raise ConfigError(f"--set {setting}", f"{part} to be a table")
         table = inner
     table[last] = value
+
+
+def convert(data: dict[str, Any], kind: type[Table]) -> Table:
+    """Nested tables as a struct. Raises ConfigError with the field's path, and what it knows."""
+    try:
+        return msgspec.convert(data, kind)
+    except msgspec.ValidationError as error:
+        raise _explained(str(error), kind) from None
+
+
+def _explained(text: str, kind: type[msgspec.Struct]) -> ConfigError:
+    """A validation error of msgspec in our words, with the field's path."""
+    found = re.search(r" - at `\$\.?(.*)`$", text)
+    path = re.sub(r"\[\.\.\.\]", "", found[1]) if found else ""
+    cause = text[: found.start()] if found else text
+    unknown = re.search(r"unknown field `(.*)`", cause)
+    if not unknown:
+        return ConfigError(f"{path or 'configuration'}: {cause[:1].lower()}{cause[1:]}")
+    known = _fields_at(path, kind)
+    near = get_close_matches(unknown[1], known, 1)
+    return ConfigError(
+        f"unknown key {'.'.join(filter(None, [path, unknown[1]]))}",
+        ", ".join(known),
+        f"did you mean {near[0]}?" if near else "remove it",
+    )
+
+
+def _fields_at(path: str, kind: Any) -> list[str]:
+    for part in filter(None, path.split(".")):
+        field = next((f for f in msgspec.structs.fields(kind) if f.name == part), None)
+        default = None if field is None else field.default
+        if not isinstance(default, msgspec.Struct):
+            return []
+        kind = type(default)
+    return list(kind.__struct_fields__)

@@ -13,11 +13,14 @@ from decent import __version__
 from decent.cli.audit import audit
 from decent.cli.bench import bench
 from decent.cli.chaos import chaos
+from decent.cli.experts import experts
 from decent.cli.group import Decent
 from decent.cli.keygen import keygen
 from decent.cli.launch import launch
 from decent.cli.merge import merge
 from decent.cli.reproduce import reproduce
+from decent.cli.sample import sample
+from decent.cli.serve import serve
 from decent.cli.simulate import simulate
 from decent.cli.tasks import tasks
 from decent.cli.topology import topology
@@ -33,5 +36,8 @@ def main() -> None:
     """
 
 
-for command in (launch, simulate, audit, chaos, topology, keygen, merge, tasks, bench, reproduce):
+for command in (
+    launch, simulate, audit, chaos, experts, sample, serve, topology, keygen, merge, tasks, bench,
+    reproduce,
+):  # fmt: skip
     main.add_command(command)

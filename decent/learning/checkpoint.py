@@ -167,6 +167,8 @@ def _replacing(path: Path) -> Iterator[Path]:
     os.close(handle)
     try:
         yield Path(name)
+        with open(name, "rb") as file:
+            os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
     except BaseException:

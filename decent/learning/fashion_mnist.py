@@ -89,8 +89,8 @@ class FashionMNIST(Classification):
 @lru_cache(maxsize=4)
 def _labelled(folder: Path, part: str) -> Labelled:
     """One part of the data: X [n, 1, 14, 14], y [n]."""
-    images = read_idx(_find(folder, f"{part}-images-idx3-ubyte"), (28, 28))
-    labels = read_idx(_find(folder, f"{part}-labels-idx1-ubyte"), ())
+    images = read_idx(find(folder, f"{part}-images-idx3-ubyte"), (28, 28))
+    labels = read_idx(find(folder, f"{part}-labels-idx1-ubyte"), ())
     if len(images) != len(labels) or labels.max(initial=0) > 9:
         raise TaskError(
             f"{len(images)} images, {len(labels)} labels up to {labels.max(initial=0)} in {folder}",
@@ -104,7 +104,8 @@ def _pooled(images: Tensor) -> Tensor:
     return (torch.cat(parts) / 255 - MEAN) / DEVIATION
 
 
-def _find(folder: Path, name: str) -> Path:
+def find(folder: Path, name: str) -> Path:
+    """The file `name` in `folder`, compressed or not. Raises TaskError if there is none."""
     for path in (folder / f"{name}.gz", folder / name):
         if path.is_file():
             return path

@@ -5,7 +5,8 @@ simulation, and dictionaries or renderables go out.
 """
 
 from decent.observe.events import EventView
-from decent.observe.live import LiveView, PlainView, busy, view
+from decent.observe.experts import clusters, modules
+from decent.observe.live import LiveView, PlainView, busy, telling, view
 from decent.observe.progress import describe, totals
 from decent.observe.summary import summarise
 from decent.observe.tables import faults, results, tasks
@@ -17,12 +18,15 @@ __all__ = [
     "PlainView",
     "as_dict",
     "busy",
+    "clusters",
     "describe",
     "faults",
+    "modules",
     "picture",
     "results",
     "summarise",
     "tasks",
+    "telling",
     "totals",
     "view",
 ]
