@@ -19,6 +19,7 @@ from decent.cli.keygen import keygen
 from decent.cli.launch import launch
 from decent.cli.merge import merge
 from decent.cli.reproduce import reproduce
+from decent.cli.sample import sample
 from decent.cli.simulate import simulate
 from decent.cli.tasks import tasks
 from decent.cli.topology import topology
@@ -35,6 +36,7 @@ def main() -> None:
 
 
 for command in (
-    launch, simulate, audit, chaos, experts, topology, keygen, merge, tasks, bench, reproduce,
+    launch, simulate, audit, chaos, experts, sample, topology, keygen, merge, tasks, bench,
+    reproduce,
 ):  # fmt: skip
     main.add_command(command)
