@@ -51,7 +51,7 @@ def sample(
     method or impossible numbers, RuntimeFault when samples are not finite or too few experts live.
     """
     x = noise.clone() if isinstance(noise, Tensor) else torch.empty(*noise, device=_device(model))
-    size = batch or max(len(x), 1)
+    size = max(len(x), 1) if batch is None else batch
     _check(len(x), steps=steps, batch=size, condition=condition, clusters=clusters)
     guided = Guided(model, guidance) if guidance != 1 else model
     run = _Run(guided, solver(method), steps, ensemble_in(model))

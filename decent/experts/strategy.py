@@ -78,12 +78,16 @@ class Subset(Strategy):
 
 def probabilities(logits: Tensor) -> Tensor:
     """Softmax in float32 at least."""
-    return torch.softmax(logits if logits.dtype == torch.float64 else logits.float(), -1)
+    return torch.softmax(_wide(logits), -1)
 
 
 def renormalised(logits: Tensor, keep: Tensor) -> Tensor:
     """Softmax of `logits` over what `keep` has."""
-    return probabilities(logits.clamp(min=LEAST).masked_fill(~keep, -torch.inf))
+    return probabilities(_wide(logits).clamp(min=LEAST).masked_fill(~keep, -torch.inf))
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def drawn_from(p: Tensor, uniform: Tensor) -> Tensor:
