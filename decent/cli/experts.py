@@ -58,8 +58,8 @@ def partition(settings: str, out: Path | None, overrides: tuple[str, ...], as_js
     chosen = reading.load(settings, overrides)
     console = Console(stderr=True, highlight=False)
     with new_folder(out, f"experts-{Path(settings).stem}") as folder:
-        with observe.busy(console, f"dividing {chosen.data.source}"):
-            manifest = dividing.partition(chosen, folder.path)
+        with observe.telling(console) as tell:
+            manifest = dividing.partition(chosen, folder.path, tell)
         folder.keep = True
     if as_json:
         click.echo(json.dumps(_facts(manifest), indent=2))

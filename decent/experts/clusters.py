@@ -27,7 +27,7 @@ from decent.errors import TaskError
 from decent.schedule import stream
 
 CHUNK = 4096  # samples looked at together
-RESTARTS, ROUNDS, MOVES = 8, 50, 20
+RESTARTS, ROUNDS, MOVES = 4, 30, 20
 RESEEDS = 10
 Rows = NDArray[np.floating[Any]]
 Indices = NDArray[np.int64]
@@ -181,9 +181,13 @@ def _means(points: Rows, mass: Rows, groups: Indices, experts: int) -> NDArray[n
     return means
 
 
-def centres(centroids: Rows, weights: Rows, groups: Indices, experts: int) -> NDArray[np.float32]:
+def centres(
+    centroids: Rows, weights: NDArray[Any], groups: Indices, experts: int
+) -> NDArray[np.float32]:
     """The weighted mean [K, d] of each group's fine centroids."""
-    return _means(centroids.astype(np.float64), weights, groups, experts).astype(np.float32)
+    return _means(centroids.astype(np.float64), weights.astype(np.float64), groups, experts).astype(
+        np.float32
+    )
 
 
 def alike(features: Rows, share: float) -> Indices:

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from decent.errors import ConfigError, ExpertLost, ModelError, RuntimeFault
 from decent.experts import strategy as strategies
+from decent.experts.draw import Draw
 from decent.experts.path import spread
 from decent.experts.prediction import Model
-from decent.experts.strategy import START, Draw, Strategy, probabilities
+from decent.experts.strategy import START, Strategy, probabilities
 
 
 class Ensemble(nn.Module):

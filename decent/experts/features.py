@@ -11,6 +11,7 @@ A feature model is a pure function of a sample, so that new samples can be given
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,10 @@ Matrix = NDArray[np.float32]
 class Features:
     """A feature model, and the name it is known by."""
 
-    def __init__(self, name: str, model: Callable[[Tensor], Any]) -> None:
-        self.name, self._model = name, model
+    def __init__(
+        self, name: str, model: Callable[[Tensor], Any], fitted: Latent | None = None
+    ) -> None:
+        self.name, self._model, self._fitted = name, model, fitted
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Matrix:
@@ -53,8 +56,8 @@ class Features:
 
     def save(self, folder: Path) -> None:
         """What was fitted, if anything was."""
-        if isinstance(self._model, _Encoder) and self.name != "latent":
-            self._model.latent.save(folder / FOLDER)
+        if self._fitted is not None:
+            self._fitted.save(folder / FOLDER)
 
     def all(self, data: Data, path: Path) -> Matrix:
         """Features of all the data [n, d], in a file that stays mapped."""
@@ -73,15 +76,16 @@ def features(name: str, data: Data, encoder: Latent) -> Features:
 
     Raises ConfigError for an unknown name, MissingExtra where transformers is not installed.
     """
-    if name.startswith("pca:"):
-        return Features(name, _Encoder(encoder if encoder.kind == name else latent(name, data)))
+    if _has_own(name, encoder):
+        fitted = latent(name, data)
+        return Features(name, _flat(fitted), fitted)
     return _unfitted(name, encoder)
 
 
 def restore(name: str, folder: Path, encoder: Latent) -> Features:
     """The one that a partition in `folder` was made with."""
-    if name.startswith("pca:"):
-        return Features(name, _Encoder(load(folder / FOLDER)))
+    if _has_own(name, encoder):
+        return Features(name, _flat(load(folder / FOLDER)))
     return _unfitted(name, encoder)
 
 
@@ -93,19 +97,18 @@ def check(name: str) -> None:
         raise ConfigError(f"partition.features = {name!r}", NAMES)
 
 
-class _Encoder:
-    """A latent as a feature model."""
+def _has_own(name: str, encoder: Latent) -> bool:
+    """Whether components are to be fitted that are not those of the encoder."""
+    return name.startswith("pca:") and name != encoder.kind
 
-    def __init__(self, encoder: Latent) -> None:
-        self.latent = encoder
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.latent.encode(x).flatten(1)
+def _flat(encoder: Latent) -> Callable[[Tensor], Tensor]:
+    return lambda x: encoder.encode(x).flatten(1)
 
 
 def _unfitted(name: str, encoder: Latent) -> Features:
-    if name == "latent":
-        return Features(name, _Encoder(encoder))
+    if name in ("latent", encoder.kind):
+        return Features(name, _flat(encoder))
     if name == "pixels":
         return Features(name, lambda x: x.flatten(1))
     if name.startswith("transformers:"):
@@ -121,21 +124,25 @@ def _unfitted(name: str, encoder: Latent) -> Features:
 def _transformer(model: str) -> Callable[[Tensor], Tensor]:
     """The class token of a vision transformer, normed to 1, of images in [−1, 1]."""
     try:
-        from transformers import AutoModel
+        automatic = importlib.import_module("transformers").AutoModel
     except ImportError:
         raise MissingExtra(
             f"features transformers:{model}",
             "transformers, which is not installed",
-            "pip install transformers, or take partition.features = pca:64",
+            "install it (pip install transformers), or take partition.features = pca:64",
         ) from None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        net = AutoModel.from_pretrained(model).eval()
+        net = automatic.from_pretrained(model).eval().to(device)
     except (OSError, ValueError) as error:
         raise ConfigError(f"transformers:{model}: {error}", "a model it can load") from None
 
     def tokens(x: Tensor) -> Tensor:
-        parts = [net(pixel_values=_viewed(part)).last_hidden_state[:, 0] for part in x.split(64)]
-        return torch.nn.functional.normalize(torch.cat(parts), dim=1)
+        parts = [
+            net(pixel_values=_viewed(part).to(device)).last_hidden_state[:, 0]
+            for part in torch.split(x, 64)
+        ]
+        return torch.nn.functional.normalize(torch.cat(parts).float(), dim=1).cpu()
 
     return tokens
 
@@ -148,4 +155,5 @@ def _viewed(x: Tensor) -> Tensor:
     large = torch.nn.functional.interpolate(
         (x.expand(-1, 3, -1, -1) + 1) / 2, (SIDE, SIDE), mode="bicubic", antialias=True
     )
-    return (large - mean) / deviation
+    view: Tensor = (large - mean) / deviation
+    return view

@@ -57,8 +57,8 @@ def load_config(home: Path, kind: type[Facts]) -> Facts:
 
 
 def save_weights(home: Path, module: nn.Module) -> str:
-    """Write the tensors of `module`; their digest."""
-    save_model(home / WEIGHTS, module, {"format": "pt"})
+    """Write the tensors of `module`; their digest, the same for the same tensors."""
+    save_model(home / WEIGHTS, module)  # no texts beside them: safetensors has these in any order
     return digest(home / WEIGHTS)
 
 

@@ -87,7 +87,7 @@ class Latent(nn.Module):
         if self.facts.kind == "none":
             return z * self.scale.to(z.dtype)
         flat = z @ (self.basis * self.scale).to(z.dtype).T + self.mean.to(z.dtype)
-        return flat.unflatten(1, self.facts.data_shape)
+        return flat.reshape(-1, *self.facts.data_shape)
 
     def save(self, folder: Path) -> None:
         """config.json and the tensors."""

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from decent.errors import ConfigError, ModelError
+from decent.experts.draw import Draw
 from decent.experts.prediction import Model
 from decent.experts.solvers import along, heun
-from decent.experts.strategy import Draw
 
 
 def log_likelihood(

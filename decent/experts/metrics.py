@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from decent.errors import ConfigError
+from decent.experts.draw import Draw
 from decent.experts.ensemble import ensemble_in
 from decent.experts.path import LINEAR, Path, noised, velocity
 from decent.experts.prediction import Model
-from decent.experts.strategy import Draw
 from decent.schedule import stream
 
 
@@ -56,7 +56,8 @@ class PairedLoss:
     def __call__(self, model: Model, batch: int = 2048) -> Tensor:
         """The loss of each pair [N], the mean over its values."""
         ensemble, losses = ensemble_in(model), []
-        for rows in torch.arange(len(self.t)).split(batch):
+        for start in range(0, len(self.t), batch):
+            rows = torch.arange(len(self.t))[start : start + batch]
             own = None if self.condition is None else self.condition[rows]
             share = (self.x[rows], self.t[rows], own)
             if ensemble is None:
@@ -88,12 +89,12 @@ def frechet(a: Tensor, b: Tensor) -> float:
     if a.dim() != 2 or b.dim() != 2 or a.shape[1] != b.shape[1] or min(len(a), len(b)) < 2:
         raise ConfigError(f"features {tuple(a.shape)} and {tuple(b.shape)}", "[N, D] and [M, D]")
     a, b = a.double(), b.double()
-    covered_a, covered_b = (torch.atleast_2d(torch.cov(each.T)) for each in (a, b))
+    covered_a, covered_b = (torch.cov(each.T).reshape(len(each.T), -1) for each in (a, b))
     values, axes = torch.linalg.eigh(covered_a)
     root = axes * values.clamp(min=0).sqrt() @ axes.T
     shared = torch.linalg.eigvalsh(root @ covered_b @ root).clamp(min=0).sqrt().sum()
     apart = (a.mean(0) - b.mean(0)).square().sum()
-    return (apart + covered_a.trace() + covered_b.trace() - 2 * shared).item()
+    return float(apart + covered_a.trace() + covered_b.trace() - 2 * shared)
 
 
 def occupancy(clusters: Tensor, pi: Sequence[float]) -> float:

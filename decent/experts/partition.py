@@ -39,8 +39,11 @@ def partition(settings: Settings, folder: Path, tell: Tell = lambda text: None) 
     """Divide the data among the experts and write all that later steps read to `folder`.
 
     `tell` is called with what is going on. Raises ConfigError and TaskError for what cannot be
-    divided so: more experts than samples, features that are not finite, unknown names.
+    divided so: more experts than samples, features that are not finite, unknown names; and for a
+    folder that has a partition, whose experts might be taken for those of another.
     """
+    if (folder / manifest.FILE).exists():
+        raise ConfigError(f"{folder} has a partition", "a new folder", "give another")
     _check_names(settings)
     tell(f"reading {settings.data.source}")
     data = sources.load(settings.data.source, **settings.data.options)

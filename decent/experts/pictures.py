@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from io import BytesIO
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from decent.errors import ConfigError
+from decent.folder import write_atomic
 
 GAP = 1  # pixels between images
 
@@ -39,6 +41,6 @@ def save(x: Tensor, path: Path, columns: int | None = None) -> None:
 
     page = grid(x, columns).numpy()
     image = Image.fromarray(page[..., 0] if page.shape[-1] == 1 else page)
-    new = path.with_name(f".{path.name}.new")
-    image.save(new, format="PNG")
-    new.replace(path)
+    data = BytesIO()
+    image.save(data, format="PNG")
+    write_atomic(path, data.getvalue())

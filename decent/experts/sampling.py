@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from decent.errors import ConfigError, RuntimeFault
+from decent.experts.draw import Draw
 from decent.experts.ensemble import Ensemble, ensemble_in
 from decent.experts.guidance import Guided
 from decent.experts.prediction import Model
 from decent.experts.solvers import Progress, Solver, solver
-from decent.experts.strategy import Draw
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def sample(
     method or impossible numbers, RuntimeFault when samples are not finite or too few experts live.
     """
     x = noise.clone() if isinstance(noise, Tensor) else torch.empty(*noise, device=_device(model))
-    size = batch or max(len(x), 1)
+    size = max(len(x), 1) if batch is None else batch
     _check(len(x), steps=steps, batch=size, condition=condition, clusters=clusters)
     guided = Guided(model, guidance) if guidance != 1 else model
     run = _Run(guided, solver(method), steps, ensemble_in(model))

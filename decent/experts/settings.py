@@ -28,11 +28,11 @@ class DataTable(Strict, frozen=True):
     """The data, and the space that the models live in."""
 
     source: str = "fashion-mnist"
-    """"fashion-mnist", "digits", a .npy or .npz file, or "package.module:function" """
+    """a name, a .npy or .npz file, or package.module:function; see `sources`"""
     options: dict[str, Any] = msgspec.field(default_factory=dict)
     """of the source, such as path"""
     latent: str = "pca:64"
-    """"none", or "pca:SIZE": one for all experts"""
+    """none, or pca:SIZE for principal components; one for all experts"""
     conditional: bool = False
     """whether the models are given the labels"""
     validation: float = 0.0
@@ -45,7 +45,7 @@ class PartitionTable(Strict, frozen=True):
     experts: int = 8
     method: Literal["features", "labels", "random"] = "features"
     features: str = "pca:64"
-    """"pca:SIZE", "pixels", "latent", "transformers:MODEL", or "package.module:function" """
+    """what k-means sees: pca:SIZE, latent, … or package.module:function; see `features`"""
     fine: int = 128
     """centroids of the first k-means, which the second gathers into experts"""
     balance: float = 0.25
@@ -73,7 +73,7 @@ class TrainingTable(Strict, frozen=True):
     ema: float = 0.999
     """of the weights; 0: the weights themselves are kept"""
     times: str = "logit_normal"
-    """"uniform", "logit_normal" or "logit_normal:MEAN:SPREAD" """
+    """uniform, logit_normal or logit_normal:MEAN:SPREAD"""
     drop_condition: float = 0.1
     """share of the samples trained on without their label; only with data.conditional"""
     start: str = ""

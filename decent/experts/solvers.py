@@ -94,7 +94,11 @@ def _bogacki_shampine(
     field: Field, x: Tensor, t: Tensor, h: Tensor, first: Tensor, tolerance: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """x at t − h, the slope there, and each row's error."""
-    step, asked = -spread(h, x), lambda part: (t - part * h).to(x.dtype)
+    step = -spread(h, x)
+
+    def asked(part: float) -> Tensor:
+        return (t - part * h).to(x.dtype)
+
     second = field(x + step / 2 * first, asked(1 / 2))
     third = field(x + step * 3 / 4 * second, asked(3 / 4))
     new = x + step * (2 / 9 * first + 1 / 3 * second + 4 / 9 * third)

@@ -69,7 +69,7 @@ class Data:
             chosen = self.x[which]
         else:
             where = which.numpy() if isinstance(which, Tensor) else which
-            chosen = torch.from_numpy(np.ascontiguousarray(self.x[where]))
+            chosen = torch.from_numpy(np.array(self.x[where]))
         rows = chosen.float() if chosen.is_floating_point() else chosen.float() / 127.5 - 1
         if not rows.isfinite().all():
             raise TaskError(f"{self.name} holds NaN or infinity", "finite samples", "clean it")

@@ -106,10 +106,10 @@ def trained(folder: Path, experts: int) -> dict[str, Record]:
 
 
 def write_index(folder: Path, experts: int) -> None:
-    """model_index.json: the parts of the pipeline, [package, class] each, as diffusers has them."""
-    parts = {expert(k): ["decent.experts", "Network"] for k in range(experts)}
+    """model_index.json: the parts of the pipeline, and what loads each, as diffusers has them."""
+    parts = {name: [__name__, load.__name__] for name in [*map(expert, range(experts)), ROUTER]}
     theirs = {"_class_name": "DecentPipeline", "_decent_version": __version__}
-    write_json(folder / INDEX, theirs | parts | {ROUTER: ["decent.experts", "Network"]})
+    write_json(folder / INDEX, theirs | parts)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,8 @@ def open_pipeline(folder: Path, device: str = "cpu", lazy: bool = False) -> Pipe
     records = trained(folder, divided.experts)
     _check_experts(folder, divided, encoder, records)
     if ROUTER in records:
-        _check_router(folder / ROUTER, records[ROUTER], divided, encoder)
+        _check_shape(folder / ROUTER, records[ROUTER], encoder, records[expert(0)].classes)
+        _check_router(folder / ROUTER, records[ROUTER], divided)
     loaders = [
         partial(_velocity, folder / name, device, records[name].digest)
         for name in map(expert, range(divided.experts))
@@ -177,13 +178,12 @@ def _check_experts(
             f"run `decent experts train {folder}`",
         )
     for name in names:
-        _check_shape(folder / name, records[name], encoder)
+        _check_shape(folder / name, records[name], encoder, records[names[0]].classes)
         if records[name].outputs is not None:
             raise ModelError(f"{folder / name} is a router", "an expert", "train it again")
 
 
-def _check_router(folder: Path, found: Record, divided: Manifest, encoder: Latent) -> None:
-    _check_shape(folder, found, encoder)
+def _check_router(folder: Path, found: Record, divided: Manifest) -> None:
     if found.outputs != divided.experts:
         raise ModelError(
             f"{folder} tells {found.outputs} experts apart",
@@ -192,10 +192,16 @@ def _check_router(folder: Path, found: Record, divided: Manifest, encoder: Laten
         )
 
 
-def _check_shape(folder: Path, found: Record, encoder: Latent) -> None:
+def _check_shape(folder: Path, found: Record, encoder: Latent, classes: int) -> None:
     if found.shape != encoder.shape:
         raise ModelError(
             f"{folder} is of samples {list(found.shape)}",
             f"{list(encoder.shape)}, the latents of this ensemble",
             "take experts of one partition",
+        )
+    if found.classes != classes:
+        raise ModelError(
+            f"{folder} is conditioned on {found.classes} classes",
+            f"{classes}, as expert 0",
+            "train all of one setting data.conditional",
         )

@@ -22,80 +22,19 @@ largest one: prefer nucleus or threshold there, or ancestral, which needs no rou
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from decent.errors import ConfigError, RuntimeFault
-from decent.schedule import stream
+from decent.experts.draw import Draw
 
 START = 0.999
 """from here up a state is as good as noise, and knows nothing of its cluster"""
 LEAST = -1e30  # stands for a logit of −∞ where all that are kept are −∞
-
-
-@dataclass(frozen=True)
-class Draw:
-    """What trajectories carry along: each its own randomness and the cluster it keeps.
-
-    Trajectory i of a run has the stream (seed, i), whatever batch it is in.
-    """
-
-    streams: Callable[[int], np.random.Generator]
-    cluster: Tensor
-    """[N] the cluster a row keeps (ancestral) or truly has (oracle); −1: none"""
-    committed: Tensor
-    """[N] whether a row had committed to an expert that was lost since"""
-    rows: Tensor
-    """[N] places of these rows in `streams`, `cluster` and `committed`"""
-
-    @classmethod
-    def of(cls, seed: int, trajectories: Sequence[int], labels: Tensor | None = None) -> Draw:
-        """For `trajectories`, by number; `labels` [N] are their true clusters, if known."""
-        count = len(trajectories)
-        cluster = torch.full((count,), -1) if labels is None else labels.long().cpu().clone()
-
-        @cache
-        def streams(row: int) -> np.random.Generator:
-            return stream(seed, "trajectory", trajectories[row])
-
-        return cls(streams, cluster, torch.zeros(count, dtype=torch.bool), torch.arange(count))
-
-    def at(self, rows: Tensor) -> Draw:
-        """The part for `rows`, a mask or indices; it shares streams and memory."""
-        return replace(self, rows=self.rows[rows.cpu()])
-
-    def uniform(self, n: int) -> Tensor:
-        """[N, n] float64 in [0, 1)."""
-        drawn = [self.streams(row).random(n) for row in self.rows.tolist()]
-        return torch.from_numpy(np.array(drawn).reshape(len(drawn), n))
-
-    def normal(self, shape: Sequence[int]) -> Tensor:
-        """[N, *shape] float64, standard normal."""
-        drawn = [self.streams(row).standard_normal(tuple(shape)) for row in self.rows.tolist()]
-        return torch.from_numpy(np.array(drawn).reshape(len(drawn), *shape))
-
-    def kept(self) -> Tensor:
-        """[N] the clusters of these rows."""
-        return self.cluster[self.rows]
-
-    def keep(self, cluster: Tensor) -> None:
-        """Remember `cluster` [N] for these rows."""
-        self.cluster[self.rows] = cluster.cpu()
-
-    def restart(self) -> None:
-        """Forget what these rows were: they begin again, their streams go on."""
-        self.cluster[self.rows] = -1
-        self.committed[self.rows] = False
-
-    def commit(self, rows: Tensor) -> None:
-        """Note that `rows`, a mask, had committed to an expert that is lost."""
-        self.committed[self.rows] |= rows.cpu()
 
 
 class Strategy(ABC):
@@ -118,7 +57,7 @@ class Strategy(ABC):
 
     def __str__(self) -> str:
         """As `strategy` reads it; the class's name for one of the user's own."""
-        known = {make: name for name, (make, _) in _FORMS.items()}
+        known: dict[Any, str] = {make: name for name, (make, _) in _FORMS.items()}
         return ":".join(
             map(str, (known.get(type(self), type(self).__name__), *vars(self).values()))
         )
@@ -139,12 +78,16 @@ class Subset(Strategy):
 
 def probabilities(logits: Tensor) -> Tensor:
     """Softmax in float32 at least."""
-    return torch.softmax(logits if logits.dtype == torch.float64 else logits.float(), -1)
+    return torch.softmax(_wide(logits), -1)
 
 
 def renormalised(logits: Tensor, keep: Tensor) -> Tensor:
     """Softmax of `logits` over what `keep` has."""
-    return probabilities(logits.clamp(min=LEAST).masked_fill(~keep, -torch.inf))
+    return probabilities(_wide(logits).clamp(min=LEAST).masked_fill(~keep, -torch.inf))
+
+
+def _wide(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def drawn_from(p: Tensor, uniform: Tensor) -> Tensor:
@@ -266,7 +209,7 @@ class ByTime(Strategy):
         return [(part, rows) for part, rows in shares if rows.any()]
 
 
-_FORMS: dict[str, tuple[type[Strategy], type | None]] = {
+_FORMS: dict[str, tuple[Callable[..., Strategy], type | None]] = {
     "full": (Full, None),
     "top_k": (TopK, int),
     "nucleus": (Nucleus, float),

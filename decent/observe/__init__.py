@@ -6,7 +6,7 @@ simulation, and dictionaries or renderables go out.
 
 from decent.observe.events import EventView
 from decent.observe.experts import clusters, modules
-from decent.observe.live import LiveView, PlainView, busy, view
+from decent.observe.live import LiveView, PlainView, busy, telling, view
 from decent.observe.progress import describe, totals
 from decent.observe.summary import summarise
 from decent.observe.tables import faults, results, tasks
@@ -26,6 +26,7 @@ __all__ = [
     "results",
     "summarise",
     "tasks",
+    "telling",
     "totals",
     "view",
 ]

@@ -7,8 +7,9 @@ cursor restored, however the run ends.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Protocol, Self
 
 from rich import box
@@ -47,6 +48,17 @@ def busy(console: Console, text: str) -> AbstractContextManager[object]:
         return console.status(text)
     console.print(text, soft_wrap=True)
     return nullcontext()
+
+
+@contextmanager
+def telling(console: Console) -> Iterator[Callable[[str], None]]:
+    """Says what is going on now: each text in place of the last, or a line each where there is no
+    terminal."""
+    if not console.is_terminal:
+        yield partial(console.print, soft_wrap=True)
+        return
+    with console.status("") as status:
+        yield status.update
 
 
 class PlainView:

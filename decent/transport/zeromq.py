@@ -145,13 +145,13 @@ class ZeroMQ:
     def send(self, peer: int, frames: list[Any]) -> bool:
         """Whether the message is on its way; a payload's memory must not change afterwards."""
         if peer in self._dealers:
-            return self._send(self._dealers[peer], frames)
+            return send(self._dealers[peer], frames)
         return peer in self._routes and self.answer(self._routes[peer], frames)
 
     def beat(self, peer: int, frames: list[Any]) -> bool:
         """Send a sign of life, on the connection that is for these if there is one."""
         if peer in self._dealers:
-            return self._send(self._pulse(peer), frames)
+            return send(self._pulse(peer), frames)
         route = self._pulse_routes.get(peer)
         return (route is not None and self.answer(route, frames)) or self.send(peer, frames)
 
@@ -169,22 +169,22 @@ class ZeroMQ:
 
     def answer(self, route: bytes, frames: list[Any]) -> bool:
         """Send to whoever dialled us on this route."""
-        return self._send(self._router, [route, *frames])
+        return send(self._router, [route, *frames])
 
     def receive(self, at_most: int) -> Iterator[Arrival]:
         """What has arrived, at most so many from each connection."""
         for _ in range(at_most):
-            frames = self._receive(self._router)
+            frames = receive(self._router)
             if frames is None:
                 break
             holder = int(frames[-1].get("User-Id")) if self._curve is not None else None
-            yield Arrival(None, frames[0].bytes, _buffers(frames[1:]), holder)
+            yield Arrival(None, frames[0].bytes, buffers(frames[1:]), holder)
         for peer, dealer in (*self._pulses.items(), *self._dealers.items()):
             for _ in range(at_most):
-                frames = self._receive(dealer)
+                frames = receive(dealer)
                 if frames is None:
                     break
-                yield Arrival(peer, b"", _buffers(frames))
+                yield Arrival(peer, b"", buffers(frames))
 
     def refusals(self) -> Iterator[Refusal]:
         """What has failed of handshakes, and answers for those that wait for one."""
@@ -216,36 +216,43 @@ class ZeroMQ:
         self._context.destroy(linger=linger_ms)
 
     def _socket(self, kind: int) -> zmq.Socket[bytes]:
-        socket = self._context.socket(kind)
-        for option, value in (
-            (zmq.SNDHWM, HIGH_WATER),
-            (zmq.RCVHWM, HIGH_WATER),
-            (zmq.MAXMSGSIZE, self._frame_bytes),
-            (zmq.RECONNECT_IVL, 100),
-            (zmq.RECONNECT_IVL_MAX, 2000),
-            (zmq.TCP_KEEPALIVE, 1),
-            (zmq.IPV6, 1),
-        ):
-            socket.setsockopt(option, value)
-        return socket
-
-    @staticmethod
-    def _send(socket: zmq.Socket[bytes], frames: list[Any]) -> bool:
-        try:
-            socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
-        except zmq.ZMQError as error:
-            if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
-                return False
-            raise
-        return True
-
-    @staticmethod
-    def _receive(socket: zmq.Socket[bytes]) -> list[zmq.Frame] | None:
-        try:
-            return socket.recv_multipart(zmq.NOBLOCK, copy=False)
-        except zmq.Again:
-            return None
+        return new_socket(self._context, kind, self._frame_bytes)
 
 
-def _buffers(frames: list[zmq.Frame]) -> list[Any]:
+def new_socket(context: zmq.Context[Any], kind: int, frame_bytes: int) -> zmq.Socket[bytes]:
+    """A socket that takes no larger frames, keeps few messages, and dials again with patience."""
+    socket = context.socket(kind)
+    for option, value in (
+        (zmq.SNDHWM, HIGH_WATER),
+        (zmq.RCVHWM, HIGH_WATER),
+        (zmq.MAXMSGSIZE, frame_bytes),
+        (zmq.RECONNECT_IVL, 100),
+        (zmq.RECONNECT_IVL_MAX, 2000),
+        (zmq.TCP_KEEPALIVE, 1),
+        (zmq.IPV6, 1),
+    ):
+        socket.setsockopt(option, value)
+    return socket
+
+
+def send(socket: zmq.Socket[bytes], frames: list[Any]) -> bool:
+    """Whether the message is on its way; what cannot be sent now is not."""
+    try:
+        socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+    except zmq.ZMQError as error:
+        if error.errno in (zmq.EAGAIN, zmq.EHOSTUNREACH):
+            return False
+        raise
+    return True
+
+
+def receive(socket: zmq.Socket[bytes]) -> list[zmq.Frame] | None:
+    """A message, if one has come."""
+    try:
+        return socket.recv_multipart(zmq.NOBLOCK, copy=False)
+    except zmq.Again:
+        return None
+
+
+def buffers(frames: list[zmq.Frame]) -> list[Any]:
     return [frame.buffer for frame in frames]
