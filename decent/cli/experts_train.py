@@ -8,11 +8,11 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from decent.cli.experts import A_FOLDER, experts
+from decent.cli.experts import A_FOLDER, modules
 
 if TYPE_CHECKING:
     from decent.experts.work import Options
@@ -24,7 +24,7 @@ STEPS = click.option("--steps", type=COUNT, metavar="N", help="Steps.  [those of
 BATCH = click.option("--batch-size", type=COUNT, metavar="N", help="Samples to a step.")
 
 
-@experts.command(short_help="Train the experts, each by itself.")
+@click.command(short_help="Train the experts, each by itself.")
 @FOLDER
 @click.option(
     "--expert", "chosen", multiple=True, type=click.IntRange(min=0), metavar="K",
@@ -66,7 +66,7 @@ def train(
     ctx.exit(_train(folder, list(dict.fromkeys(names)), parallel, again, options))
 
 
-@experts.command(short_help="Train the router.")
+@click.command(short_help="Train the router.")
 @FOLDER
 @click.option(
     "--from-experts", type=COUNT, metavar="N",
@@ -99,7 +99,7 @@ def router(
         Console(highlight=False).print(observe.calibration(report))
 
 
-@experts.command(short_help="Train one dense student of the ensemble.")
+@click.command(short_help="Train one dense student of the ensemble.")
 @FOLDER
 @STEPS
 @BATCH
@@ -116,7 +116,7 @@ def distil(
     ctx.exit(_train(folder, [store.STUDENT], 1, again, options))
 
 
-@experts.command(short_help="Compare strategies by their held-out loss.")
+@click.command(short_help="Compare strategies by their held-out loss.")
 @FOLDER
 @click.option(
     "--strategy", "strategies", multiple=True, metavar="STRATEGY",
@@ -161,13 +161,8 @@ def _train(
     for each in failed:
         click.echo(f"decent: error: {each['name']} {each['what']}", err=True)
     trained = store.trained(folder, manifest.read(folder).experts)
-    entries: list[dict[str, Any]] = [
-        {"name": name, "skipped": name not in [each["name"] for each in statuses]}
-        | {key: getattr(trained.get(name), key, None) for key in observe.MODULE_KEYS}
-        for name in names
-    ]
-    Console(highlight=False).print(observe.modules(entries))
+    console.print(observe.modules(modules(names, trained)))
     if failed:
-        names = ", ".join(each["name"] for each in failed)
-        click.echo(f"\nnot finished: {names}. The same command again goes on with it", err=True)
+        lacking = ", ".join(each["name"] for each in failed)
+        click.echo(f"\nnot finished: {lacking}. The same command again goes on with it", err=True)
     return int(bool(failed))

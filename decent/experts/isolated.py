@@ -23,7 +23,7 @@ from typing import Any
 
 from decent import errors
 from decent.errors import DecentError, InputError
-from decent.experts.work import Options, finished
+from decent.experts.work import DEFAULTS, Options, finished
 
 Status = dict[str, Any]
 Show = Callable[[list[Status]], object]
@@ -48,7 +48,7 @@ def train(
     names: Sequence[str],
     parallel: int = 1,
     again: bool = False,
-    options: Options = Options(),
+    options: Options = DEFAULTS,
     on_status: Show = lambda statuses: None,
 ) -> list[Status]:
     """Train `names` in the ensemble's folder, `parallel` at a time, skipping what is trained; the

@@ -31,7 +31,7 @@ from decent.experts.settings import RouterTable
 from decent.schedule import stream
 
 TOLERANCE = 0.05
-"""of the total variation between π and the mean softmax at t = 1, above which a router is doubtful"""
+"""total variation between π and the mean softmax at t = 1, above which a router is doubtful"""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,9 @@ def prior_error(router: Model, pi: Sequence[float], shape: tuple[int, ...],
     the data's `labels` where it is conditioned on them."""
     rng = stream(0, "router", "prior")
     noise = torch.from_numpy(rng.standard_normal((count, *shape), dtype=np.float32))
-    condition = None if labels is None else labels[torch.from_numpy(rng.integers(len(labels), size=count))]
+    condition = (
+        None if labels is None else labels[torch.from_numpy(rng.integers(len(labels), size=count))]
+    )
     mean = router(noise, torch.ones(count), condition).double().softmax(1).mean(0)
     return 0.5 * float((mean - torch.tensor(pi, dtype=torch.float64)).abs().sum())
 

@@ -1,4 +1,4 @@
-"""One network's training, the same to the bit whatever else runs, and however often it is broken off.
+"""One network's training: the same to the bit whatever else runs, and whether broken off or not.
 
     training = Training(module, objective, table, seed, "expert_3")
     training.run(checkpoint=Path("expert_3.safetensors"))
@@ -75,7 +75,8 @@ class Training:
         every_s: float = EVERY_S,
     ) -> None:
         """All steps that are left, from `checkpoint` on if it is there, else writing it at once,
-        and then again every so often. What `on_step` raises ends it between two steps, with a checkpoint.
+        and then again every so often. What `on_step` raises ends it between two steps, with a
+        checkpoint.
 
         Raises RuntimeFault, naming the step, for a loss or gradient that is not finite.
         """

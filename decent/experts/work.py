@@ -50,6 +50,9 @@ class Options:
     """samples that the experts draw for the router, in place of the data"""
 
 
+DEFAULTS = Options()
+
+
 @dataclass(frozen=True)
 class Work:
     """What one network is, and learns from."""
@@ -78,7 +81,7 @@ def train(
     name: str,
     on_step: Callable[[Training], object] | None = None,
     again: bool = False,
-    options: Options = Options(),
+    options: Options = DEFAULTS,
 ) -> Record:
     """Train what `name` says in the ensemble's folder and store it there; its record.
 
@@ -117,7 +120,7 @@ def initial(work: Work, name: str) -> nn.Module:
     return module
 
 
-def prepared(folder: Path, name: str, options: Options = Options()) -> Work:
+def prepared(folder: Path, name: str, options: Options = DEFAULTS) -> Work:
     """What `name` learns from. Raises InputError if there is no such thing, or no such data."""
     if name == ROUTER and options.from_experts is not None:
         return _router_of_experts(folder, options.from_experts)

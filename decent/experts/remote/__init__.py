@@ -1,7 +1,7 @@
 """Experts on other machines: served there, called from here.
 
-    with remote.connect(Path("hosts.toml"), K, pipeline.records) as experts:
-        model = Ensemble(experts, pipeline.router, pipeline.pi)
+with remote.connect(Path("hosts.toml"), K, pipeline.records) as experts:
+    model = Ensemble(experts, pipeline.router, pipeline.pi)
 """
 
 from decent.experts.remote.client import RemoteExpert

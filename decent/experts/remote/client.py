@@ -32,9 +32,7 @@ class RemoteExpert:
         """The velocity [N, *S]; raises as the future of `submit` does."""
         return self.submit(x, t, condition).result()
 
-    def submit(
-        self, x: Tensor, t: Tensor, condition: Tensor | None = None
-    ) -> Future[Tensor]:
+    def submit(self, x: Tensor, t: Tensor, condition: Tensor | None = None) -> Future[Tensor]:
         """The velocity at x [N, *S], t [N], with labels or vectors `condition` [N, …]; like x. The
         future raises ExpertLost when no island is left that answers. Raises ConfigError for what
         does not fit into a request."""

@@ -1,15 +1,15 @@
 """Where experts are served: the file of hosts, and the connections to them.
 
-    deadline_s = 30.0             # an island has so long for an answer
-    hedge_s = 5.0                 # after that the next is asked as well; left out: never
-    connect_s = 10.0              # for all islands, at the start
-    key = "mine.key"              # the caller's, of `decent keygen`; beside this file
+deadline_s = 30.0             # an island has so long for an answer
+hedge_s = 5.0                 # after that the next is asked as well; left out: never
+connect_s = 10.0              # for all islands, at the start
+key = "mine.key"              # the caller's, of `decent keygen`; beside this file
 
-    [[expert]]                    # several of one number are replicas, asked in this order
-    number = 0
-    address = "tcp://10.0.0.1:5555"
-    key = "…"                     # the public key of that island
-    digest = "…"                  # of the weights; left out: that of the ensemble's record
+[[expert]]                    # several of one number are replicas, asked in this order
+number = 0
+address = "tcp://10.0.0.1:5555"
+key = "…"                     # the public key of that island
+digest = "…"                  # of the weights; left out: that of the ensemble's record
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def load(path: Path) -> Hosts:
     try:
         return msgspec.convert(toml.read(path), Hosts)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {error}", "a file of hosts, as docs/serving.md has it") from None
+        raise ConfigError(
+            f"{path}: {error}", "a file of hosts, as docs/serving.md has it"
+        ) from None
 
 
 def connect(
@@ -159,4 +161,3 @@ def _keys(path: Path, hosts: Hosts) -> Keys | None:
     if hosts.key is not None:
         return keys_in(path.parent / hosts.key)
     return new_keys() if any(host.key for host in hosts.expert) else None
-
