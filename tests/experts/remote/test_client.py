@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from experts.remote.islands import LOCAL, PATIENCE_S, SHAPE, expert, hosts, inputs, island, served
 from torch import Tensor
 
 from decent import keys
@@ -23,6 +22,7 @@ from decent.experts.remote.server import Server, checked
 from decent.experts.remote.serving import Door
 from decent.transport.curve import new_keys
 from decent.transport.zeromq import ZeroMQ
+from experts.remote.islands import LOCAL, PATIENCE_S, SHAPE, expert, hosts, inputs, island, served
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from experts.remote.islands import hosts
 
 from decent.errors import ConfigError
 from decent.experts.remote import connect
 from decent.experts.remote.hosts import load
 from decent.transport.curve import new_keys
+from experts.remote.islands import hosts
 
 HERE = {"number": 0, "address": "tcp://127.0.0.1:5555"}
 AWAY = {"number": 0, "address": "tcp://10.0.0.1:5555"}

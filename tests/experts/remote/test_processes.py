@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from cli.conftest import decent
-from experts.remote.islands import Process, hosts
 from torch import Tensor
 
 from decent import keys
@@ -23,6 +22,7 @@ from decent.experts.remote.hosts import Experts
 from decent.experts.sampling import sample
 from decent.experts.store import Record
 from decent.transport.curve import new_keys
+from experts.remote.islands import Process, hosts
 
 K, SHAPE, N, STEPS = 3, (4,), 24, 12
 NOISE = torch.randn(N, *SHAPE, generator=torch.Generator().manual_seed(1))
