@@ -14,6 +14,7 @@ from decent.cli.audit import audit
 from decent.cli.bench import bench
 from decent.cli.chaos import chaos
 from decent.cli.experts import experts
+from decent.cli.experts_train import distil, evaluate, router, train
 from decent.cli.group import Decent
 from decent.cli.keygen import keygen
 from decent.cli.launch import launch
@@ -41,3 +42,5 @@ for command in (
     reproduce,
 ):  # fmt: skip
     main.add_command(command)
+for command in (train, router, distil, evaluate):
+    experts.add_command(command)

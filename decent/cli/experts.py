@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,7 +82,9 @@ def show(folder: Path, as_json: bool) -> None:
     from decent.experts import store
 
     manifest = reading.read(folder)
-    entries = _modules(manifest.experts, store.trained(folder, manifest.experts))
+    trained = store.trained(folder, manifest.experts)
+    needed = [*map(store.expert, range(manifest.experts)), store.ROUTER]
+    entries = modules(dict.fromkeys([*needed, *trained]), trained)
     if as_json:
         click.echo(json.dumps(_facts(manifest) | {"modules": entries}, indent=2))
         return
@@ -102,16 +105,10 @@ def _clusters(manifest: Manifest) -> list[dict[str, Any]]:
     ]
 
 
-def _modules(count: int, trained: dict[str, Record]) -> list[dict[str, Any]]:
-    """What is trained, and of experts and router also what is not."""
-    names = [f"expert_{k}" for k in range(count)] + ["router"]
+def modules(names: Iterable[str], trained: Mapping[str, Record]) -> list[dict[str, Any]]:
+    """What is known of each, trained or not."""
+    keys = ("network", "steps", "loss", "seconds", "multiply_adds", "digest")
     return [
-        {
-            "name": name,
-            **{
-                key: getattr(trained.get(name), key, None)
-                for key in ("network", "steps", "loss", "digest")
-            },
-        }
-        for name in dict.fromkeys([*names, *trained])
+        {"name": name, **{key: getattr(trained.get(name), key, None) for key in keys}}
+        for name in names
     ]

@@ -54,11 +54,11 @@ def serve(folder: Path, numbers: tuple[int, ...], listen: str, key: Path | None,
     door = serving.door(listen, key, allow, insecure)
     experts = serving.experts(folder, numbers, device, threads)
     with serving.listening(experts, door, device) as server:
-        click.echo(f"listening on {server.address}")
-        for number, expert in experts.items():
-            click.echo(f"expert {number}: digest {expert.digest}")
-        click.echo(f"public key: {door.keys.public}" if door.keys else "not encrypted")
         try:
+            for number, expert in experts.items():
+                click.echo(f"expert {number}: digest {expert.digest}")
+            click.echo(f"public key: {door.keys.public}" if door.keys else "not encrypted")
+            click.echo(f"listening on {server.address}")
             server.run(click.echo)
         finally:
             click.echo(f"ended: {server.counts}")

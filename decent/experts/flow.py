@@ -12,15 +12,17 @@ Times: uniform, or t = 1/(1 + e^−z), z ~ N(mean, std) (Esser et al., arXiv 240
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
 
 from decent.errors import ConfigError
 from decent.experts.path import LINEAR, Path, noised, velocity
+from decent.experts.prediction import Model
+from decent.experts.settings import TrainingTable
 
-Model = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 TIMES = 'times = "uniform", "logit_normal" or "logit_normal:MEAN:STD" with STD > 0'
 
 
@@ -36,8 +38,36 @@ def flow_loss(
     """The mean square error of `model`'s velocity, over all elements of x0, noise [N, *S] at
     t [N]; without `reduce` of each row, [N]."""
     target = velocity(path, x0, noise, t)
-    error = (model(noised(path, x0, noise, t), t, condition) - target).square()
-    return error.mean() if reduce else error.flatten(1).mean(1)
+    answer = model(noised(path, x0, noise, t), t, condition)
+    if reduce:
+        return mse_loss(answer, target)
+    return (answer - target).square().flatten(1).mean(1)
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What an expert descends on: its loss on batches of samples x [n, *Z], with their labels [n]
+    where it is given them. All is drawn from torch's global generator."""
+
+    x: Tensor
+    labels: Tensor | None
+    table: TrainingTable
+
+    def __call__(self, module: nn.Module) -> Tensor:
+        rows = torch.randint(len(self.x), (self.table.batch_size,))
+        return self.loss(module, self.x[rows], None if self.labels is None else self.labels[rows])
+
+    def loss(self, module: Model, x: Tensor, labels: Tensor | None) -> Tensor:
+        """On one batch."""
+        t, noise = draw_times(len(x), self.table.times), torch.randn_like(x)
+        return flow_loss(module, x, noise, t, dropped(labels, self.table.drop_condition))
+
+
+def dropped(labels: Tensor | None, share: float) -> Tensor | None:
+    """The labels, a random `share` of them −1."""
+    if labels is None:
+        return None
+    return labels.masked_fill(torch.rand(len(labels)) < share, -1)
 
 
 def draw_times(n: int, how: str = "uniform", generator: torch.Generator | None = None) -> Tensor:

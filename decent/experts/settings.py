@@ -86,6 +86,7 @@ class RouterTable(TrainingTable, frozen=True):
     batch_size: int = 256
     steps: int = 4000
     lr: float = 2e-3
+    times: str = "uniform"
     balanced: bool = False
     """batches have as many samples of each cluster; log π_k is then added to the logits"""
 

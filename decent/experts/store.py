@@ -55,6 +55,10 @@ class Record(Strict, frozen=True):
     seed: int = 0
     loss: float | None = None
     """at the end of training, where it was measured"""
+    seconds: float | None = None
+    """that its steps took"""
+    multiply_adds: int | None = None
+    """of one forward of one sample"""
     digest: str = ""
     """xxh3-128 of the safetensors file; `save` fills it in"""
 

@@ -31,7 +31,8 @@ METHODS = ("model", "data", "loss", "evaluate")
 
 class Task(Protocol):
     """What a worker needs to train. `optimizer(model) -> torch.optim.Optimizer` may be added;
-    without it a worker takes plain SGD."""
+    without it a worker takes plain SGD. So may `keep(model, steps)`, which is called once, with the
+    merged model."""
 
     @property
     def name(self) -> str: ...

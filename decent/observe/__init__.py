@@ -11,6 +11,7 @@ from decent.observe.progress import describe, totals
 from decent.observe.summary import summarise
 from decent.observe.tables import faults, results, tasks
 from decent.observe.topology import as_dict, picture
+from decent.observe.training import calibration, losses, training
 
 __all__ = [
     "EventView",
@@ -18,9 +19,11 @@ __all__ = [
     "PlainView",
     "as_dict",
     "busy",
+    "calibration",
     "clusters",
     "describe",
     "faults",
+    "losses",
     "modules",
     "picture",
     "results",
@@ -28,5 +31,6 @@ __all__ = [
     "tasks",
     "telling",
     "totals",
+    "training",
     "view",
 ]

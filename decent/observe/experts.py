@@ -40,14 +40,21 @@ def balance(pi: Sequence[float], held_out: int) -> str:
 
 def modules(entries: Sequence[Entry]) -> RenderableType:
     """A row for each module: whose it is, and how far its training came."""
-    table = _table("module", "network", "steps", "loss", "digest")
+    table = _table("module", "network", "steps", "loss", "seconds", "multiply-adds", "digest")
     for entry in entries:
         if entry["digest"] is None:
-            table.add_row(entry["name"], "not trained", *[ABSENT] * 3, style="yellow")
+            table.add_row(entry["name"], "not trained", *[ABSENT] * 5, style="yellow")
             continue
-        loss = ABSENT if entry["loss"] is None else f"{entry['loss']:.4f}"
-        table.add_row(entry["name"], entry["network"], f"{entry['steps']:,}", loss, entry["digest"])
+        table.add_row(
+            entry["name"], entry["network"], f"{entry['steps']:,}", _figure(entry["loss"], ".4f"),
+            _figure(entry.get("seconds"), ".0f"), _figure(entry.get("multiply_adds"), ","),
+            entry["digest"][:12],
+        )  # fmt: skip
     return table
+
+
+def _figure(value: float | None, form: str) -> str:
+    return ABSENT if value is None else format(value, form)
 
 
 def _table(*headings: str) -> Table:

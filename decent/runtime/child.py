@@ -91,6 +91,8 @@ def train(config: Config) -> None:
         gossip.merge(trainer.samples, trainer.batches(32), trainer.task.loss)
         if here.me == min(gossip.merged_among):
             gossip.log(**trainer.evaluate())
+            if hasattr(trainer.task, "keep"):
+                trainer.task.keep(trainer.model, trainer.steps)
 
 
 def _script(job: Job) -> None:

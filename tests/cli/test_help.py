@@ -9,7 +9,8 @@ import pytest
 from cli.conftest import process
 
 HEAVY = {"torch", "sklearn", "zmq", "networkx", "numpy", "rich", "msgspec"}
-COMMANDS = ([], ["launch"], ["simulate"], ["topology"], ["topology", "show"], ["merge"], ["tasks"])
+COMMANDS = ([], ["launch"], ["simulate"], ["topology"], ["topology", "show"], ["merge"], ["tasks"],
+            ["serve"])  # fmt: skip
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

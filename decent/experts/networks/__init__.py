@@ -22,6 +22,7 @@ BUILT_IN = {
     "mlp": "decent.experts.networks.mlp:MLP",
     "dit": "decent.experts.networks.dit:DiT",
     "diffusers": "decent.experts.networks.diffusers:Diffusers",
+    "prior_corrected": "decent.experts.router:PriorCorrected",
 }
 
 

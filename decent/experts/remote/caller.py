@@ -48,7 +48,7 @@ from decent.experts.remote.protocol import (
 from decent.keys import Keys
 from decent.transport.requests import Event, Requests
 
-IDLE_S = 1.0
+IDLE_S, GREET_S = 1.0, 0.01
 BUSY = "takes no more requests now"
 
 
@@ -108,6 +108,7 @@ class Caller:
         self._inbox: SimpleQueue[Pending] = SimpleQueue()
         self._pending: dict[int, Pending] = {}
         self._failed: set[int] = set()
+        self._ungreeted: set[int] = set()
         self._seq, self._lock = 0, threading.Lock()
         self._closing, self._closed = False, threading.Event()
         self._met = threading.Condition()
@@ -160,6 +161,7 @@ class Caller:
             while not self._closing:
                 for event in self._sockets.events(self._rest_s()):
                     self._happened(event)
+                self._greet()
                 self._take_in()
                 self._look_at_the_clock()
         finally:
@@ -180,7 +182,14 @@ class Caller:
     def _rest_s(self) -> float:
         """Until the next deadline."""
         times = [min([*p.asked.values(), p.hedge_at]) for p in self._pending.values()]
-        return min(IDLE_S, max(0.0, min(times, default=math.inf) - time.monotonic()))
+        idle_s = GREET_S if self._ungreeted else IDLE_S
+        return min(idle_s, max(0.0, min(times, default=math.inf) - time.monotonic()))
+
+    def _greet(self) -> None:
+        """A connection is known to stand a moment before it takes messages."""
+        for place in list(self._ungreeted):
+            if self._sockets.send(place, list(protocol.encode(Hello(self.job, 0)))):
+                self._ungreeted.discard(place)
 
     def _take_in(self) -> None:
         for pending in self._waiting():
@@ -225,8 +234,9 @@ class Caller:
 
     def _happened(self, event: Event) -> None:
         if event.kind == "up":
-            self._sockets.send(event.place, list(protocol.encode(Hello(self.job, 0))))
+            self._ungreeted.add(event.place)
         elif event.kind == "down":
+            self._ungreeted.discard(event.place)
             self._stands(event.place, False, event.why, event.final)
             self._all_failed_at(event.place, event.why)
         else:

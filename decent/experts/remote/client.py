@@ -16,7 +16,7 @@ from torch import Tensor
 from decent.errors import ConfigError
 from decent.experts.remote import protocol
 from decent.experts.remote.caller import Caller
-from decent.experts.remote.protocol import Array, Request, Steps, Velocity
+from decent.experts.remote.protocol import Request, Steps, Velocity
 
 DTYPES = (torch.float16, torch.float32, torch.float64)
 
@@ -37,7 +37,7 @@ class RemoteExpert:
         future raises ExpertLost when no island is left that answers. Raises ConfigError for what
         does not fit into a request."""
         request = Velocity("", 0, self.number, self.digest)
-        return self._ask(request, x, [_array(t.to(x))], condition)
+        return self._ask(request, x, [t.to(x)], condition)
 
     def steps(
         self, x: Tensor, times: Sequence[float], condition: Tensor | None = None
@@ -49,11 +49,11 @@ class RemoteExpert:
         return self._ask(request, x, [], condition)
 
     def _ask(
-        self, request: Request, x: Tensor, times: list[Array], condition: Tensor | None
+        self, request: Request, x: Tensor, times: list[Tensor], condition: Tensor | None
     ) -> Future[Tensor]:
         _check(x)
-        labels = [] if condition is None else [_array(condition)]
-        arrays = [_array(x), *times, *labels]
+        labels = [] if condition is None else [condition]
+        arrays = [each.detach().cpu().numpy() for each in (x, *times, *labels)]
         return self._caller.ask(request, arrays, x.detach(), self.islands)
 
 
@@ -64,8 +64,3 @@ def _check(x: Tensor) -> None:
         )
     if x.dtype not in DTYPES:
         raise ConfigError(f"{x.dtype} for a remote expert", "float16, float32 or float64")
-
-
-def _array(tensor: Tensor) -> Array:
-    array: Array = tensor.detach().cpu().numpy()
-    return array

@@ -120,8 +120,10 @@ def decode(frames: Sequence[Any]) -> tuple[Message, list[Array]]:
 
     Raises ProtocolError for anything malformed or damaged, PeerRefused for another version.
     """
-    if not 1 <= len(frames) <= 1 + ARRAYS or len(frames[0]) > HEADER_BYTES:
-        raise ProtocolError(f"{len(frames)} frames, the first of {len(frames[0])} bytes")
+    if not 1 <= len(frames) <= 1 + ARRAYS:
+        raise ProtocolError(f"{len(frames)} frames, expected a header and at most {ARRAYS} arrays")
+    if len(frames[0]) > HEADER_BYTES:
+        raise ProtocolError(f"a header of {len(frames[0])} bytes, the limit is {HEADER_BYTES}")
     try:
         version, seal, content = _envelope.decode(frames[0])
     except Exception as error:

@@ -78,7 +78,7 @@ class Server:
 
     def run(self, note: Callable[[str], None]) -> None:
         """Answer until interrupted; `note` is told once in a while what has been done."""
-        noted, next_s = "", time.monotonic()
+        noted, next_s = str(self.counts), time.monotonic() + NOTE_EVERY_S
         while True:
             self.round(1.0)
             if time.monotonic() >= next_s and str(self.counts) != noted:

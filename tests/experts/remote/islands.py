@@ -3,6 +3,7 @@ experts that are known functions."""
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -70,22 +71,32 @@ def _text(value: Any) -> str:
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 
-@contextmanager
-def process(*arguments: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`decent serve …` and the address where it listens; killed at the end if it still runs."""
-    code = "import sys; from decent.cli import main; main(sys.argv[1:], prog_name='decent')"
-    started = subprocess.Popen(
-        [sys.executable, "-u", "-c", code, "serve", *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    try:
-        assert started.stdout is not None
-        line = started.stdout.readline()
-        assert line.startswith("listening on "), line + started.stdout.read()
-        yield started, line.split()[-1]
-    finally:
-        started.kill()
-        started.communicate()
+class Process:
+    """`decent serve …`, started."""
+
+    def __init__(self, *arguments: str | Path) -> None:
+        code = "import sys; from decent.cli import main; main(sys.argv[1:], prog_name='decent')"
+        self.running = subprocess.Popen(
+            [sys.executable, "-u", "-c", code, "serve", *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        self.said = ""
+
+    def address(self) -> str:
+        """Where it listens, once it does."""
+        assert self.running.stdout is not None
+        for line in self.running.stdout:
+            self.said += line
+            if line.startswith("listening on "):
+                return line.split()[-1]
+        raise AssertionError(self.said)
+
+    def end(self, number: int = signal.SIGKILL) -> int:
+        """By a signal; the exit code."""
+        if self.running.returncode is None:
+            self.running.send_signal(number)
+            self.said += self.running.communicate(timeout=PATIENCE_S)[0]
+        return self.running.returncode
 
 
 def inputs(rows: int = 4, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "hosts.toml"
 
 
-def at(server: Server, number: int = 0, **more: Any) -> dict[str, Any]:
+def at(server: Server | ZeroMQ, number: int = 0, **more: Any) -> dict[str, Any]:
     return {"number": number, "address": server.address} | more
 
 
@@ -196,11 +196,12 @@ def test_a_wrong_answer_goes_to_the_replica_and_without_one_the_expert_is_lost(
 ) -> None:
     says, why = LIES[lie]
     x, t = inputs()
+    patience_s = 0.3 if lie == "nothing" else 600.0
     with liar(says) as wrong, island(served(0)) as right:
-        with connect(hosts(file, at(wrong), deadline_s=0.3), 1) as experts:  # type: ignore[arg-type]
-            with pytest.raises(ExpertLost, match=why):
-                experts[0].submit(x, t).result(PATIENCE_S)
-        both = hosts(file, at(wrong), at(right), deadline_s=0.3)  # type: ignore[arg-type]
+        alone = hosts(file, at(wrong), deadline_s=patience_s)
+        with connect(alone, 1) as experts, pytest.raises(ExpertLost, match=why):
+            experts[0].submit(x, t).result(PATIENCE_S)
+        both = hosts(file, at(wrong), at(right), deadline_s=600.0, hedge_s=0.05)
         with connect(both, 1) as experts:
             answer = experts[0].submit(x, t).result(PATIENCE_S)
             assert torch.equal(answer, expert(0)(x, t))
@@ -209,19 +210,20 @@ def test_a_wrong_answer_goes_to_the_replica_and_without_one_the_expert_is_lost(
 def test_a_slow_island_is_hedged_long_before_its_deadline(file: Path) -> None:
     x, t = inputs()
     with liar(lambda r, _: []) as slow, island(served(0)) as quick:
-        both = hosts(file, at(slow), at(quick), deadline_s=600.0, hedge_s=0.05)  # type: ignore[arg-type]
+        both = hosts(file, at(slow), at(quick), deadline_s=600.0, hedge_s=0.05)
         with connect(both, 1) as experts:
             assert torch.equal(experts[0].submit(x, t).result(PATIENCE_S), expert(0)(x, t))
 
 
 def test_an_island_that_goes_is_noticed_without_a_deadline(file: Path) -> None:
     x, t = inputs()
-    with liar(lambda r, _: []) as gone:
-        with connect(hosts(file, at(gone), deadline_s=600.0), 1) as experts:  # type: ignore[arg-type]
-            future = experts[0].submit(x, t)
-            gone._router.close(0)
-            with pytest.raises(ExpertLost, match="the connection is lost|cannot be reached"):
-                future.result(PATIENCE_S)
+    with ExitStack() as open_, ExitStack() as island_:
+        gone = island_.enter_context(liar(lambda r, _: []))
+        experts = open_.enter_context(connect(hosts(file, at(gone), deadline_s=600.0), 1))
+        future = experts[0].submit(x, t)
+        island_.close()
+        with pytest.raises(ExpertLost, match=r"the connection is lost|cannot be reached"):
+            future.result(PATIENCE_S)
 
 
 def test_nobody_there_is_an_expert_lost_and_no_error_of_connecting(file: Path) -> None:
@@ -229,12 +231,12 @@ def test_nobody_there_is_an_expert_lost_and_no_error_of_connecting(file: Path) -
         nobody = server.address
     with connect(hosts(file, {"number": 0, "address": nobody}, connect_s=0.3), 1) as experts:
         assert list(experts.absent) == [nobody]
-        with pytest.raises(ExpertLost, match="cannot be reached|does not answer"):
+        with pytest.raises(ExpertLost, match=r"cannot be reached|does not answer"):
             experts[0](*inputs())
 
 
 def test_what_is_open_when_the_caller_closes_fails(file: Path) -> None:
-    with liar(lambda r, _: []) as slow, connect(hosts(file, at(slow)), 1) as experts:  # type: ignore[arg-type]
+    with liar(lambda r, _: []) as slow, connect(hosts(file, at(slow)), 1) as experts:
         future = experts[0].submit(*inputs())
         experts.close()
         with pytest.raises(RuntimeFault, match="closed"):
@@ -257,11 +259,9 @@ def test_keys_let_in_whom_they_should(file: Path, tmp_path: Path) -> None:
         assert stranger.secret not in str(caught.value)
         with pytest.raises(ConfigError, match="encrypts, and no key"):
             connect(hosts(file, at(server), connect_s=PATIENCE_S), 1)
-        with connect(
-            hosts(file, at(server, key=stranger.public), key="mine.key", connect_s=0.5), 1
-        ) as experts:  # fmt: skip
-            with pytest.raises(ExpertLost, match="handshake|lost|reached"):
-                experts[0](x, t)
+        wrong = hosts(file, at(server, key=stranger.public), key="mine.key", connect_s=0.5)
+        with connect(wrong, 1) as experts, pytest.raises(ExpertLost, match=server.address[-5:]):
+            experts[0](x, t)
 
 
 def test_a_server_stands_whatever_is_thrown_at_it(file: Path) -> None:
