@@ -20,6 +20,8 @@ from decent.cli.keygen import keygen
 from decent.cli.launch import launch
 from decent.cli.merge import merge
 from decent.cli.reproduce import reproduce
+from decent.cli.sample import sample
+from decent.cli.serve import serve
 from decent.cli.simulate import simulate
 from decent.cli.tasks import tasks
 from decent.cli.topology import topology
@@ -36,7 +38,8 @@ def main() -> None:
 
 
 for command in (
-    launch, simulate, audit, chaos, experts, topology, keygen, merge, tasks, bench, reproduce,
+    launch, simulate, audit, chaos, experts, sample, serve, topology, keygen, merge, tasks, bench,
+    reproduce,
 ):  # fmt: skip
     main.add_command(command)
 for command in (train, router, distil, evaluate):

@@ -23,6 +23,7 @@ _HOMES = {
     "Shelf": "shelf",
     "Strategy": "strategy",
     "log_likelihood": "likelihood",
+    "open_pipeline": "store",
     "sample": "sampling",
 }
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from decent.experts.sampling import Samples as Samples
     from decent.experts.sampling import sample as sample
     from decent.experts.shelf import Shelf as Shelf
+    from decent.experts.store import open_pipeline as open_pipeline
     from decent.experts.strategy import Strategy as Strategy
 
 

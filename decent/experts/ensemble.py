@@ -172,7 +172,7 @@ class Ensemble(nn.Module):
         answers = {}
         for k in sorted(calls, key=lambda k: hasattr(self.experts[k], "submit")):
             with _noting(k, lost):
-                answers[k] = (rows[k], _checked(k, calls[k](), x[rows[k]].shape, x))
+                answers[k] = (rows[k], _checked(k, calls[k](), (len(rows[k]), *x.shape[1:])))
                 self.asked += len(rows[k])
         return answers, lost
 
@@ -198,7 +198,10 @@ def _mixed(x: Tensor, weights: Tensor, answers: dict[int, tuple[Tensor, Tensor]]
     mixed = torch.zeros_like(x)
     for k in sorted(answers):
         rows, answer = answers[k]
-        mixed = mixed.index_add(0, rows, spread(weights[rows, k], x) * answer)
+        mixed.index_add_(0, rows, spread(weights[rows, k], x) * answer.to(x))
+    if not mixed.isfinite().all():
+        wild = [str(k) for k, (_, answer) in answers.items() if not answer.isfinite().all()]
+        raise RuntimeFault(f"velocities of expert {', '.join(wild)} are not finite; train it again")
     return mixed
 
 
@@ -216,16 +219,14 @@ def _started(expert: Model, *share: Tensor | None) -> Callable[[], Tensor]:
     return submit(*share).result if submit else partial(expert, *share)
 
 
-def _checked(k: int, answer: Tensor, shape: torch.Size, x: Tensor) -> Tensor:
+def _checked(k: int, answer: Tensor, shape: tuple[int, ...]) -> Tensor:
     if answer.shape != shape:
         raise ModelError(
-            f"expert {k} answers {tuple(answer.shape)} to {tuple(shape)}",
+            f"expert {k} answers {tuple(answer.shape)} to {shape}",
             "a velocity of the data's shape",
             "all experts must be trained on data of one shape",
         )
-    if not answer.isfinite().all():
-        raise RuntimeFault(f"expert {k} gave velocities that are not finite; train it again")
-    return answer.to(x)
+    return answer
 
 
 @contextmanager

@@ -221,7 +221,7 @@ class ZeroMQ:
 
 def new_socket(context: zmq.Context[Any], kind: int, frame_bytes: int) -> zmq.Socket[bytes]:
     """A socket that takes no larger frames, keeps few messages, and dials again with patience."""
-    socket = context.socket(kind)
+    socket: zmq.Socket[bytes] = context.socket(kind)
     for option, value in (
         (zmq.SNDHWM, HIGH_WATER),
         (zmq.RCVHWM, HIGH_WATER),

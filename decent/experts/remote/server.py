@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from decent.errors import PeerError
 from decent.experts.prediction import Model
 from decent.experts.remote import protocol
 from decent.experts.remote.protocol import Answer, Array, Hello, Message, Refuse, Request, Steps
+from decent.experts.solvers import along, euler
 from decent.transport.zeromq import ZeroMQ
 
 AT_ONCE = 64
@@ -73,6 +73,7 @@ class Server:
         self, experts: Mapping[int, Served], transport: ZeroMQ, device: str = "cpu"
     ) -> None:
         self.experts, self.counts = dict(experts), Counts()
+        self.address = transport.address
         self._transport, self._device = transport, device
 
     def run(self, note: Callable[[str], None]) -> None:
@@ -86,7 +87,7 @@ class Server:
 
     def round(self, wait_s: float) -> None:
         """Answer what has come, waiting for so long at most."""
-        self._transport.poller.poll(wait_s * 1000)
+        self._transport.poller.poll(int(wait_s * 1000))
         for refusal in self._transport.refusals():
             self._count_refused(refusal.why)
         groups: dict[tuple[Any, ...], list[Work]] = {}
@@ -139,7 +140,7 @@ class Server:
             condition = self._tensor([w.condition for w in group if w.condition is not None])
         with torch.inference_mode():
             if isinstance(first.request, Steps):
-                result = euler(model, x, first.request.times, condition)
+                result = along(first.request.times, euler, lambda x, t: model(x, t, condition), x)
             else:
                 result = model(x, self._tensor([work.t for work in group]), condition)
         self.counts.forwards += 1
@@ -159,16 +160,6 @@ class Server:
 
     def _say(self, route: bytes, message: Message, arrays: Iterable[Array] = ()) -> None:
         self._transport.answer(route, list(protocol.encode(message, list(arrays))))
-
-
-def euler(
-    model: Model, x: Tensor, times: tuple[float, ...], condition: Tensor | None = None
-) -> Tensor:
-    """x at the last of `times`, which it has at the first: one Euler step from each to the next."""
-    for now, then in pairwise(times):
-        t = torch.full((len(x),), now, dtype=x.dtype, device=x.device)
-        x = x + (then - now) * model(x, t, condition)
-    return x
 
 
 def checked(

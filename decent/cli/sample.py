@@ -1,0 +1,118 @@
+"""`decent sample`: draw samples from an ensemble of experts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from decent.errors import ConfigError
+
+if TYPE_CHECKING:
+    from decent.experts.solvers import Progress
+    from decent.experts.store import Pipeline
+
+STRATEGIES = "full, top_k:n, nucleus:q, threshold:p, sample:n, ancestral; or full@0.7, top_k:1"
+
+
+@click.command(short_help="Draw samples from an ensemble of experts.")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option("-n", "count", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option("--strategy", metavar="S", help=f"{STRATEGIES}.  [the settings']")
+@click.option("--steps", type=click.IntRange(min=1), help="Steps from noise to data.")
+@click.option("--method", metavar="M", help="euler, heun, adaptive or adaptive:tolerance.")
+@click.option("--guidance", type=float, help="Scale of guidance towards the label; 1 is none.")
+@click.option("--label", metavar="C|all", help="A class, or all of them in turn.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), help="Samples drawn at once.  [all]")
+@click.option("--device", default="cpu", show_default=True)
+@click.option(
+    "--experts",
+    "hosts",
+    type=click.Path(path_type=Path),
+    metavar="HOSTS.toml",
+    help="Experts served elsewhere, by `decent serve`.",
+)
+@click.option("--insecure", is_flag=True, help="Encrypt nothing, not even off this machine.")
+@click.option(
+    "-o",
+    "out",
+    type=click.Path(path_type=Path),
+    default="samples.png",
+    show_default=True,
+    metavar="OUT",
+    help="A .png, for images, or .safetensors; a .json beside it says how they were drawn.",
+)
+def sample(folder: Path, out: Path, seed: int, batch: int | None, **given: Any) -> None:
+    """Draw samples from the ensemble in DIR, as its settings say where no option does.
+
+    \b
+      decent sample runs/clothes -n 64 --strategy nucleus:0.9 --seed 0 -o out.png
+      decent sample runs/clothes --label all --guidance 2 --method heun --steps 20
+      decent sample runs/clothes --experts hosts.toml --strategy top_k:1
+    """
+    from decent.experts import results
+    from decent.experts.sampling import sample as draw
+    from decent.experts.store import open_pipeline
+
+    pipeline = open_pipeline(folder, given["device"], lazy=given["hosts"] is not None)
+    results.check(out, pipeline.latent.facts.data_shape)
+    usual = pipeline.settings.sampling
+    if given["label"] is None and given["guidance"] not in (None, 1.0):
+        raise ConfigError(f"--guidance {given['guidance']:g}", "a --label to guide towards")
+    labels = results.labels(given["label"], given["count"], pipeline.records["expert_0"].classes)
+    chosen = {
+        name: getattr(usual, name) if given[name] is None else given[name]
+        for name in ("steps", "method", "guidance")
+    }
+    if labels is None:
+        chosen["guidance"] = 1.0
+    with _experts(pipeline, given["hosts"], given["insecure"]) as whole, _progress() as on_step:
+        drawn = draw(
+            whole.ensemble(given["strategy"]),
+            (given["count"], *pipeline.latent.shape),
+            condition=labels, seed=seed, batch=batch, on_step=on_step, **chosen,
+        )  # fmt: skip
+    metadata = {"ensemble": str(folder), "label": given["label"]} | drawn.metadata
+    results.write(out, pipeline.latent.decode(drawn.x), metadata, labels)
+    click.echo(_told(out, metadata))
+
+
+@contextmanager
+def _experts(pipeline: Pipeline, hosts: Path | None, insecure: bool) -> Iterator[Pipeline]:
+    """The pipeline with its own experts, or with those that `hosts` serve."""
+    if hosts is None:
+        yield pipeline
+        return
+    from decent.experts import remote
+
+    count = len(pipeline.experts)
+    with remote.connect(hosts, count, pipeline.records, insecure) as experts:
+        yield replace(pipeline, experts=experts)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    """A bar on stderr."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    with Bar(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("sampling", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _told(out: Path, metadata: dict[str, Any]) -> str:
+    """One line about the samples, and one for each expert lost."""
+    lines = [
+        f"{out}: {metadata['shape'][0]} samples, {metadata['evaluations']} evaluations, "
+        f"{metadata['active']:.2f} experts a sample in each"
+    ]
+    lines += [f"expert {k} was lost {why}" for k, why in metadata["lost"].items()]
+    if metadata["restarted"]:
+        lines.append(f"{len(metadata['restarted'])} samples were started again without it")
+    return "\n".join(lines)
