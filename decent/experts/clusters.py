@@ -185,20 +185,21 @@ def centres(
     centroids: Rows, weights: NDArray[Any], groups: Indices, experts: int
 ) -> NDArray[np.float32]:
     """The weighted mean [K, d] of each group's fine centroids."""
-    return _means(centroids.astype(np.float64), weights.astype(np.float64), groups, experts).astype(
-        np.float32
-    )
+    wide = _means(centroids.astype(np.float64), weights.astype(np.float64), groups, experts)
+    return wide.astype(np.float32)
 
 
 def alike(features: Rows, share: float) -> Indices:
     """Groups [n] of near-duplicates: rows that a chain of steps joins, each shorter than `share`
-    of the features' spread, √E|f − E f|². These are wholly on one side of any split."""
+    of the features' spread, √E|f − E f|². These are wholly on one side of any split. Alone here
+    the features are held in memory; rows that are the same are looked at once."""
     mean = np.mean(features, 0, dtype=np.float64)
     parts = (features[at : at + CHUNK] - mean for at in range(0, len(features), CHUNK))
     spread = float(np.sqrt(sum(float(np.vdot(part, part)) for part in parts) / len(features)))
     reach = max(share * spread, np.finfo(np.float32).tiny)
-    labels = DBSCAN(eps=reach, min_samples=1, algorithm="kd_tree").fit(features).labels_
-    groups: Indices = labels.astype(np.int64)
+    rows, which = np.unique(features, axis=0, return_inverse=True)
+    labels = DBSCAN(eps=reach, min_samples=1, algorithm="kd_tree").fit(rows).labels_
+    groups: Indices = labels[which.reshape(-1)].astype(np.int64)
     return groups
 
 

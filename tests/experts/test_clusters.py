@@ -104,6 +104,13 @@ def test_near_duplicates_stay_on_one_side(seed: int, share: float) -> None:
     assert share - 0.05 <= held.mean() <= share
 
 
+def test_many_copies_of_one_sample_take_no_more_than_one() -> None:
+    rows = np.concatenate([np.zeros((50_000, 2)), blobs(50, 5)[:, :2] + 9]).astype(np.float32)
+    groups = clusters.alike(rows, 0.001)
+    assert len(set(groups[:50_000])) == 1
+    assert not set(groups[50_000:]) & {groups[0]}
+
+
 def test_chains_of_near_duplicates_are_one_group() -> None:
     line = np.linspace(0, 1, 50)[:, None] * np.ones((1, 2))
     groups = clusters.alike(np.concatenate([line, line + 3]).astype(np.float32), 0.05)
