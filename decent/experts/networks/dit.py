@@ -70,7 +70,8 @@ class DiT(nn.Module):
 
     def _image(self, tokens: Tensor, like: Tensor) -> Tensor:
         """Tokens [N, H/p · W/p, C·p²] → [N, C, H, W]."""
-        return F.fold(tokens.mT, like.shape[2:], self.patch, stride=self.patch)
+        whole: Tensor = F.fold(tokens.mT, like.shape[2:], self.patch, stride=self.patch)
+        return whole
 
 
 class Block(nn.Module):
