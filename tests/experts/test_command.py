@@ -32,6 +32,7 @@ def test_divided_shown_and_trained(tmp_path: Path) -> None:
     facts = json.loads(decent("experts", "show", out, "--json").stdout)
     assert facts["modules"][1] == {
         "name": "expert_1", "network": "mlp", "steps": 1234, "loss": 0.25, "digest": digest,
+        "seconds": None, "multiply_adds": None,
     }  # fmt: skip
     assert sum(facts["sizes"]) + facts["held_out"] == 1400
 

@@ -70,7 +70,8 @@ class DiT(nn.Module):
 
     def _image(self, tokens: Tensor, like: Tensor) -> Tensor:
         """Tokens [N, H/p · W/p, C·p²] → [N, C, H, W]."""
-        return F.fold(tokens.mT, like.shape[2:], self.patch, stride=self.patch)
+        whole: Tensor = F.fold(tokens.mT, like.shape[2:], self.patch, stride=self.patch)
+        return whole
 
 
 class Block(nn.Module):
@@ -87,7 +88,9 @@ class Block(nn.Module):
     def forward(self, h: Tensor, known: Tensor) -> Tensor:
         parts = self.modulation(known)[:, None].chunk(6, dim=-1)
         h = h + parts[2] * self._attention(_modulated(h, *parts[:2]))
-        return h + parts[5] * self.narrow(F.gelu(self.widen(_modulated(h, *parts[3:5]))))
+        widened = F.gelu(self.widen(_modulated(h, *parts[3:5])))
+        answer: Tensor = h + parts[5] * self.narrow(widened)
+        return answer
 
     def _attention(self, h: Tensor) -> Tensor:
         split = self.attend(h).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
