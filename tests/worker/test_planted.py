@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from decent.dynamics import Acid, Array, Dadao, Dynamics, Gossip
+from decent.dynamics import Acid, Dadao, Dynamics, Gossip
 from decent.schedule import Poisson
 from decent.testing import Limits, Network, cluster
 from decent.topology import Link
