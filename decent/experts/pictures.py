@@ -13,6 +13,7 @@ from decent.errors import ConfigError
 from decent.folder import write_atomic
 
 GAP = 1  # pixels between images
+SEEN = 56  # as high as an image is written, at least
 
 
 def grid(x: Tensor, columns: int | None = None) -> Tensor:
@@ -36,11 +37,13 @@ def grid(x: Tensor, columns: int | None = None) -> Tensor:
 
 
 def save(x: Tensor, path: Path, columns: int | None = None) -> None:
-    """The grid of `x` as PNG at `path`, whole or not at all."""
-    from PIL import Image
+    """The grid of `x` as PNG at `path`, whole or not at all; small images are enlarged, by a whole
+    number."""
+    from PIL import Image, ImageOps
 
     page = grid(x, columns).numpy()
     image = Image.fromarray(page[..., 0] if page.shape[-1] == 1 else page)
+    image = ImageOps.scale(image, math.ceil(SEEN / x.shape[-2]), Image.Resampling.NEAREST)
     data = BytesIO()
     image.save(data, format="PNG")
     write_atomic(path, data.getvalue())

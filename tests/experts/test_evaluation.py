@@ -145,5 +145,6 @@ def test_a_grid_as_png(tmp_path: Path) -> None:
     pictures.save(x, tmp_path / "grid.png")
     with Image.open(tmp_path / "grid.png") as image:
         read = torch.tensor(list(image.convert("RGB").tobytes())).reshape(*image.size[::-1], 3)
-    assert torch.equal(read.byte(), pictures.grid(x))
+    enlarged = pictures.grid(x).repeat_interleave(14, 0).repeat_interleave(14, 1)
+    assert torch.equal(read.byte(), enlarged)
     assert [each.name for each in tmp_path.iterdir()] == ["grid.png"]
