@@ -38,7 +38,8 @@ def test_results_are_those_of_a_full_run(experiment: Experiment) -> None:
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda each: each.name)
 def test_the_page_shows_every_plot(experiment: Experiment) -> None:
     shown = set(re.findall(r"!\[[^\]]*\]\(([^)]+)\)", experiment.readme.read_text()))
-    drawn = {f"results/{path.name}" for path in experiment.results.glob("*.svg")}
+    kinds = ("*.svg", "*.png")
+    drawn = {f"results/{path.name}" for kind in kinds for path in experiment.results.glob(kind)}
     assert drawn
     assert shown == drawn
 
