@@ -1,7 +1,7 @@
 """What experiments on decentralized diffusion share: trained ensembles, their costs, their quality.
 
-    training FLOPs    6 · multiply-adds of a forward · batch · steps: forward 2, backward 4; a router
-                      is charged to its ensemble
+    training FLOPs    6 · multiply-adds of a forward · batch · steps: forward 2, backward 4; a
+                      router is charged to its ensemble
     loss              the paired flow-matching loss on the data's tests (`metrics.PairedLoss`)
     Fréchet distance  of features of a small classifier, samples against the data's tests as the
                       latent shows them; the floor is that of as many training images
