@@ -110,7 +110,7 @@ def test_imports_run_one_way() -> None:
         ("scipy", {"topology"}),
         ("cvxpy", {"topology"}),
         ("matplotlib", {"reproduce"}),
-        ("xxhash", {"worker", "experts"}),
+        ("xxhash", {"worker", "experts", "reproduce"}),
         ("pickle", set()),
         ("cloudpickle", {"runtime"}),
     ],
