@@ -10,6 +10,7 @@ thread; `wake` alone may be called by others.
 from __future__ import annotations
 
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
@@ -51,6 +52,7 @@ class Requests:
         self._dealers: dict[int, zmq.Socket[bytes]] = {}
         self._monitors: dict[int, zmq.Socket[bytes]] = {}
         self._encrypted: set[int] = set()
+        self._ringing = threading.Lock()
         self._ring, self._bell = socket.socketpair()
         for end in (self._ring, self._bell):
             end.setblocking(False)
@@ -84,8 +86,8 @@ class Requests:
         return send(self._dealers[place], frames)
 
     def wake(self) -> None:
-        """Have `events` return soon; from any thread."""
-        with suppress(BlockingIOError):  # it is ringing already
+        """Have `events` return soon; from any thread, and nothing once all is closed."""
+        with self._ringing, suppress(OSError):  # it is ringing already, or is no longer there
             self._ring.send(b"!")
 
     def events(self, wait_s: float) -> Iterator[Event]:
@@ -105,9 +107,10 @@ class Requests:
             yield from (event for event in told if event.kind == "down")
 
     def close(self) -> None:
-        self._context.destroy(linger=0)
-        self._ring.close()
+        with self._ringing:
+            self._ring.close()
         self._bell.close()
+        self._context.destroy(linger=0)
 
     def _told(self, place: int) -> Iterator[Event]:
         """By the monitor; of quick changes, the last counts."""
