@@ -61,6 +61,21 @@ def test_routers_give_logits_and_rows_do_not_touch(
     torch.testing.assert_close(router(x[1:2], t[1:2]), logits[1:2], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("name", "shape", "options"), MADE)
+def test_routers_learn(name: str, shape: tuple[int, ...], options: dict[str, int]) -> None:
+    """Bright from dark: what starts from 0 must not stay there."""
+    router = build(name, shape, outputs=2, **options)
+    optimizer = torch.optim.Adam(router.parameters(), lr=1e-2)
+    for _ in range(60):
+        bright = torch.randint(2, (32,))
+        x = torch.randn(32, *shape) + (2 * bright - 1).reshape(-1, *[1] * len(shape))
+        logits = router(x, torch.full((32,), 0.5))
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(logits, bright).backward()
+        optimizer.step()
+    assert (logits.argmax(1) == bright).float().mean() > 0.8
+
+
 def test_the_mlp_costs_what_it_says() -> None:
     assert multiply_adds(build("mlp", (64,)), (64,)) == 61_440
     assert multiply_adds(build("mlp", (64,), outputs=8, width=48), (64,)) == 34_176

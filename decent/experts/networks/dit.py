@@ -48,7 +48,7 @@ class DiT(nn.Module):
         self.register_buffer(
             "places", positions(height // patch, across // patch, width), persistent=False
         )
-        self.token = nn.Parameter(torch.zeros(width)) if outputs is not None else None
+        self.token = None if outputs is None else nn.Parameter(0.02 * torch.randn(width))
         self.conditioning = Conditioning(width, classes)
         self.blocks = nn.ModuleList(Block(width, heads, expansion) for _ in range(depth))
         self.last = zeroed(nn.Linear(width, 2 * width))
