@@ -57,12 +57,16 @@ def simulate(rounds: int, workers: int, most: int, threads: int, as_json: bool) 
     from decent.bench import bench_simulate
 
     note = partial(click.echo, err=True)
-    figures = bench_simulate(rounds, workers, most, threads, note)
+    _print(bench_simulate(rounds, workers, most, threads, note), as_json)
+
+
+def _print(figures: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(figures, indent=2))
         return
     for name, value in _flat(figures):
-        click.echo(f"{name:<58}{value:>14.4g}")
+        shown = f"{value:.4g}" if isinstance(value, (int, float)) else value
+        click.echo(f"{name:<58}{shown:>14}")
 
 
 def _flat(figures: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, float]]:
@@ -108,13 +112,22 @@ def exchange(as_json: bool, **settings: Any) -> None:
     and gloo's send and receive, or hivemind's averaging, in turn."""
     from decent.bench import bench_exchange
 
-    figures = bench_exchange(**settings)
-    if as_json:
-        click.echo(json.dumps(figures, indent=2))
-        return
-    for name, value in _flat(figures):
-        shown = f"{value:.4g}" if isinstance(value, (int, float)) else value
-        click.echo(f"{name:<58}{shown:>14}")
+    _print(bench_exchange(**settings), as_json)
+
+
+@bench.command(short_help="An ensemble of diffusion experts against one dense model.")
+@click.option("--network", type=click.Choice(["mlp", "dit"]), default="dit", show_default=True)
+@click.option("--width", default=96, show_default=True, help="Of the network.")
+@click.option("--batch", default=256, show_default=True, help="Samples.")
+@click.option("--rounds", default=7, show_default=True, help="Measurements of each, in turn.")
+@click.option("--threads", default=1, show_default=True, help="Threads of torch.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def experts(as_json: bool, **settings: Any) -> None:
+    """Top-1 of eight experts against one forward of a model of their size, and all of them against
+    eight forwards."""
+    from decent.bench.experts import bench_experts
+
+    _print(bench_experts(**settings), as_json)
 
 
 @bench.command(short_help="What a long run at full rate keeps: memory, files.")
