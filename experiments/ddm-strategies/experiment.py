@@ -36,7 +36,7 @@ def measure(settings: dict[str, Any], progress: Progress) -> Figures:
     _compare(strategies)
     return {
         "accuracy": judge.accuracy, "floor": judge.floor, "dense": rows[0],
-        "strategies": {row["strategy"]: row for row in strategies},
+        "strategies": {row["strategy"].replace(".", "_"): row for row in strategies},
         "counts": {str(row["experts"]): row for row in rows},
         "table": strategies, "numbers": rows,
     }  # fmt: skip
