@@ -13,6 +13,7 @@ import click
 from decent.errors import ConfigError
 
 if TYPE_CHECKING:
+    from decent.experts.sampling import Samples
     from decent.experts.solvers import Progress
     from decent.experts.store import Pipeline
 
@@ -36,6 +37,12 @@ STRATEGIES = "full, top_k:n, nucleus:q, threshold:p, sample:n, ancestral; or ful
     type=click.Path(path_type=Path),
     metavar="HOSTS.toml",
     help="Experts served elsewhere, by `decent serve`.",
+)
+@click.option(
+    "--migrate",
+    type=click.IntRange(min=1),
+    metavar="R",
+    help="Hand each sample to its likeliest expert for R steps at a time, there and back.",
 )
 @click.option("--insecure", is_flag=True, help="Encrypt nothing, not even off this machine.")
 @click.option(
@@ -71,15 +78,44 @@ def sample(folder: Path, out: Path, seed: int, batch: int | None, **given: Any) 
     }
     if labels is None:
         chosen["guidance"] = 1.0
+    shape = (given["count"], *pipeline.latent.shape)
     with _experts(pipeline, given["hosts"], given["insecure"]) as whole, _progress() as on_step:
-        drawn = draw(
-            whole.ensemble(given["strategy"]),
-            (given["count"], *pipeline.latent.shape),
-            condition=labels, seed=seed, batch=batch, on_step=on_step, **chosen,
-        )  # fmt: skip
+        if given["migrate"] is not None:
+            _check_migrating(given["strategy"], batch, chosen)
+            drawn = _migrating(whole, shape, chosen["steps"], given["migrate"], labels, seed)
+        else:
+            drawn = draw(
+                whole.ensemble(given["strategy"]), shape,
+                condition=labels, seed=seed, batch=batch, on_step=on_step, **chosen,
+            )  # fmt: skip
     metadata = {"ensemble": str(folder), "label": given["label"]} | drawn.metadata
     results.write(out, pipeline.latent.decode(drawn.x), metadata, labels)
     click.echo(_told(out, metadata))
+
+
+def _check_migrating(strategy: str | None, batch: int | None, chosen: dict[str, Any]) -> None:
+    """Samples that travel are drawn by top-1 and Euler, all at once."""
+    asked = {"strategy": strategy, "batch": batch, **chosen}
+    only = {"strategy": "top_k:1", "batch": None, "method": "euler", "guidance": 1.0}
+    for name, value in only.items():
+        if asked[name] not in (None, value):
+            raise ConfigError(
+                f"--migrate with {name} = {asked[name]}",
+                "the strategy top_k:1, the method euler, no guidance and no batches",
+                "one expert takes several steps by itself",
+            )
+
+
+def _migrating(
+    whole: Pipeline, shape: tuple[int, ...], steps: int, every: int, labels: Any, seed: int
+) -> Samples:
+    from decent.experts.draw import Draw
+    from decent.experts.remote import sample_migrating
+
+    if whole.router is None:
+        raise ConfigError("--migrate without a router", "one", "see `decent experts router`")
+    noise = Draw.of(seed, range(shape[0])).normal(shape[1:]).float()
+    return sample_migrating(whole.router, whole.experts, noise, steps, every, labels, seed)
 
 
 @contextmanager

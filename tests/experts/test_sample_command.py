@@ -41,7 +41,7 @@ def test_a_picture_and_how_it_came_about(home: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "9 samples, 5 evaluations, 1.00 experts a sample" in " ".join(done.stdout.split())
     with Image.open(out) as image:
-        assert image.size == (3 * 8 + 2, 3 * 8 + 2)
+        assert image.size == (7 * (3 * 8 + 2), 7 * (3 * 8 + 2))  # small ones are enlarged
     told = json.loads(out.with_suffix(".json").read_text())
     expected = {"strategy": "top_k:1", "seed": 3, "steps": 5, "method": "euler", "lost": {}}
     assert told.items() >= expected.items()
@@ -81,3 +81,20 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert done.exit_code == 2, done.output
     assert said in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_samples_that_travel(home: Path, tmp_path: Path) -> None:
+    """At every step it is top-1; several steps at a time are asked for less often."""
+    found = []
+    for name, more in (("top", ["--strategy", "top_k:1"]), ("one", ["--migrate", 1])):
+        out = tmp_path / f"{name}.safetensors"
+        assert decent("sample", home, "-n", 6, *more, "-o", out).exit_code == 0
+        with safe_open(out, "pt") as file:
+            found.append(file.get_tensor("x"))
+    torch.testing.assert_close(found[0], found[1])
+    done = decent("sample", home, "-n", 6, "--migrate", 3, "-o", tmp_path / "three.png")
+    assert done.exit_code == 0
+    assert json.loads((tmp_path / "three.json").read_text())["every"] == 3
+    refused = decent("sample", home, "--migrate", 2, "--method", "heun", "-o", tmp_path / "x.png")
+    assert refused.exit_code == 2
+    assert "--migrate with method = heun: expected the strategy top_k:1" in refused.output

@@ -51,6 +51,7 @@ def sample_migrating(
             journey.x[rows] = draw.at(rows).normal(noise.shape[1:]).to(noise)
     return Samples(journey.x, {
         "method": "euler", "steps": steps, "every": every, "seed": seed, "strategy": "top_k:1",
+        "shape": list(noise.shape), "evaluations": steps, "active": 1.0,
         "moves": journey.moves, "restarted": sorted(journey.restarted),
         "lost": {str(k): why for k, why in journey.lost.items()},
     })  # fmt: skip
