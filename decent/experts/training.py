@@ -19,8 +19,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -34,6 +33,7 @@ from decent.experts.average import Average
 from decent.experts.settings import TrainingTable
 from decent.folder import durable
 from decent.learning import Layout
+from decent.learning.randomness import OwnRandomness
 from decent.learning.trainer import torch_seed
 
 Objective = Callable[[nn.Module], Tensor]
@@ -43,7 +43,7 @@ MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of AdamW
 AGAIN = "train it --again, from the start"
 
 
-class Training:
+class Training(OwnRandomness):
     """`module` on its way. Raises ModelError for one that has nothing to learn."""
 
     def __init__(
@@ -168,16 +168,6 @@ class Training:
                 "lower the learning rate, clip gradients or look at the data"
             )
         return value
-
-    @contextmanager
-    def _own_randomness(self) -> Iterator[None]:
-        outside = torch.get_rng_state()
-        torch.set_rng_state(self._random)
-        try:
-            yield
-        finally:
-            self._random = torch.get_rng_state()
-            torch.set_rng_state(outside)
 
 
 def rate(step: int, table: TrainingTable) -> float:

@@ -13,8 +13,7 @@ nor the caller. The CUDA, NumPy and Python generators are shared.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, Literal
@@ -25,13 +24,14 @@ from decent.config import Config
 from decent.errors import RuntimeFault
 from decent.learning.batches import endless, share
 from decent.learning.optimizer import make_optimizer
+from decent.learning.randomness import OwnRandomness
 from decent.learning.task import Task, load
 from decent.schedule.streams import stream
 
 LR = 0.1  # of the SGD that a task without `optimizer` gets
 
 
-class Trainer:
+class Trainer(OwnRandomness):
     """A model on its way, and what moves it."""
 
     def __init__(
@@ -127,16 +127,6 @@ class Trainer:
         chosen = config.optimizer
         make = None if chosen is None else partial(make_optimizer, chosen)
         return cls(task, worker, workers, config.seed, config.batch_size, config.init, make)
-
-    @contextmanager
-    def _own_randomness(self) -> Iterator[None]:
-        outside = torch.get_rng_state()
-        torch.set_rng_state(self._random)
-        try:
-            yield
-        finally:
-            self._random = torch.get_rng_state()
-            torch.set_rng_state(outside)
 
 
 def torch_seed(seed: int, *names: str | int) -> int:

@@ -21,7 +21,7 @@ Entry = Mapping[str, Any]
 
 def clusters(entries: Sequence[Entry], held_out: int = 0) -> RenderableType:
     """A row and a bar for each cluster, and how balanced they are."""
-    table = _table("expert", "samples", "π", "")
+    table = listing("expert", "samples", "π", "")
     most = max(entry["pi"] for entry in entries)
     for entry in entries:
         bar = "█" * max(1, round(WIDTH * entry["pi"] / most))
@@ -40,7 +40,7 @@ def balance(pi: Sequence[float], held_out: int) -> str:
 
 def modules(entries: Sequence[Entry]) -> RenderableType:
     """A row for each module: whose it is, and how far its training came."""
-    table = _table("module", "network", "steps", "loss", "seconds", "multiply-adds", "digest")
+    table = listing("module", "network", "steps", "loss", "seconds", "multiply-adds", "digest")
     for entry in entries:
         if entry["digest"] is None:
             table.add_row(entry["name"], "not trained", *[ABSENT] * 5, style="yellow")
@@ -57,7 +57,8 @@ def _figure(value: float | None, form: str) -> str:
     return ABSENT if value is None else format(value, form)
 
 
-def _table(*headings: str) -> Table:
+def listing(*headings: str) -> Table:
+    """An empty table: names to the left, figures to the right."""
     table = Table(
         box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False,
         header_style="dim",

@@ -8,13 +8,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
-ABSENT = "–"
+from decent.observe.experts import ABSENT, listing
+
 EVERY_S = 3.0
 Status = Mapping[str, Any]
 
@@ -73,7 +72,7 @@ def line(statuses: Sequence[Status]) -> str:
 
 def calibration(report: Mapping[str, Any]) -> RenderableType:
     """A router at each time: cross-entropy, accuracy, entropy; and whether it knows π."""
-    table = _table("t", "cross-entropy", "entropy", "accuracy")
+    table = listing("t", "cross-entropy", "entropy", "accuracy")
     for row in report["rows"]:
         table.add_row(
             f"{row['low']:.1f} – {row['high']:.1f}", f"{row['cross_entropy']:.3f}",
@@ -94,7 +93,7 @@ def calibration(report: Mapping[str, Any]) -> RenderableType:
 def losses(report: Mapping[str, Any]) -> RenderableType:
     """A row for each model and strategy."""
     against = f"against {report['against']}"
-    table = _table("", "loss", against, "experts", "multiply-adds")
+    table = listing("", "loss", against, "experts", "multiply-adds")
     for row in report["rows"]:
         other = row["difference"]
         compared = ABSENT if other is None else f"{other['mean']:+.4f} ± {other['error']:.4f}"
@@ -107,13 +106,3 @@ def losses(report: Mapping[str, Any]) -> RenderableType:
 
 def _figure(value: float | None) -> str:
     return ABSENT if value is None else f"{value:.3f}"
-
-
-def _table(*headings: str) -> Table:
-    table = Table(
-        box=box.SIMPLE_HEAD, padding=(0, 2, 0, 0), pad_edge=False, show_edge=False,
-        header_style="dim",
-    )  # fmt: skip
-    for place, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
-    return table
