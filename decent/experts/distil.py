@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from decent.experts.devices import at, device_of
 from decent.experts.flow import draw_times, dropped
 from decent.experts.path import LINEAR, noised
 from decent.experts.prediction import Model
@@ -26,7 +27,8 @@ from decent.experts.settings import TrainingTable
 @dataclass(frozen=True)
 class Taught:
     """What a student descends on: samples x [n, *Z], their clusters [n], and their labels [n] where
-    it is given them. All is drawn from torch's global generator."""
+    it is given them. All is drawn from torch's global generator, on the CPU; the experts are asked
+    where the module is."""
 
     x: Tensor
     clusters: Tensor
@@ -40,14 +42,15 @@ class Taught:
         t = draw_times(len(x), self.table.times)
         condition = dropped(labels, self.table.drop_condition)
         x_t = noised(LINEAR, x, torch.randn_like(x), t)
-        return mse_loss(module(x_t, t, condition), self._target(rows, x_t, t, condition))
+        asked = at(device_of(module), x_t, t, condition)
+        return mse_loss(module(*asked), self._target(rows, *asked))
 
     @torch.no_grad()
     def _target(self, rows: Tensor, x_t: Tensor, t: Tensor, condition: Tensor | None) -> Tensor:
         """Each row's velocity by its own expert."""
         clusters, target = self.clusters[rows], torch.empty_like(x_t)
         for k, expert in enumerate(self.experts):
-            own = (clusters == k).nonzero()[:, 0]
+            own = (clusters == k).nonzero()[:, 0].to(x_t.device)
             if len(own):
                 given = None if condition is None else condition[own]
                 target[own] = expert(x_t[own], t[own], given)

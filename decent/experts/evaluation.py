@@ -31,18 +31,18 @@ CALIBRATION = "calibration.json"
 
 
 def evaluate(
-    folder: Path, strategies: Sequence[str] = STRATEGIES, count: int = COUNT
+    folder: Path, strategies: Sequence[str] = STRATEGIES, count: int = COUNT, device: str = "cpu"
 ) -> dict[str, Any]:
     """The paired loss of the ensemble by each of `strategies`, and of dense and student, on at most
     `count` held-out samples: name, loss, error, difference to the first and its error, active
     experts and multiply-adds per evaluation. Raises InputError if something is missing."""
-    divided, pipeline = reopen(folder), store.open_pipeline(folder)
+    pipeline, divided = store.open_pipeline(folder, device), reopen(folder)
     x, condition, _ = held_out(divided, folder, count)
     paired = PairedLoss(x, condition, divided.settings.seed)
     singles = [name for name in (store.DENSE, store.STUDENT) if name in pipeline.records]
     losses, active, costs = {}, {}, {}
     for name in singles:
-        losses[name] = paired(store.load(folder / name)[0])
+        losses[name] = paired(store.load(folder / name, device)[0])
         active[name], costs[name] = 1.0, pipeline.records[name].multiply_adds
     each = pipeline.records[store.expert(0)].multiply_adds or 0
     routing = pipeline.records[store.ROUTER].multiply_adds if pipeline.router else 0
@@ -88,10 +88,10 @@ def held_out(
     return divided.latent.encode(x), given, assigned
 
 
-def router_report(folder: Path) -> dict[str, Any]:
+def router_report(folder: Path, device: str = "cpu") -> dict[str, Any]:
     """Of the router in `folder`: its error at t = 1, and a row for each part of [0, 1]; kept beside
     it as calibration.json."""
-    divided, (router, _) = reopen(folder), store.load(folder / store.ROUTER)
+    divided, (router, _) = reopen(folder), store.load(folder / store.ROUTER, device)
     pi, shape = divided.manifest.pi, divided.latent.shape
     training = divided.manifest.training()
     error = prior_error(router, pi, shape, labels(divided, training))

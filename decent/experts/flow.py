@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from decent.errors import ConfigError
+from decent.experts.devices import at, device_of
 from decent.experts.path import LINEAR, Path, noised, velocity
 from decent.experts.prediction import Model
 from decent.experts.settings import TrainingTable
@@ -36,7 +37,7 @@ def flow_loss(
     reduce: bool = True,
 ) -> Tensor:
     """The mean square error of `model`'s velocity, over all elements of x0, noise [N, *S] at
-    t [N]; without `reduce` of each row, [N]."""
+    t [N]; without `reduce` of each row, [N]. All are where the model is."""
     target = velocity(path, x0, noise, t)
     answer = model(noised(path, x0, noise, t), t, condition)
     if reduce:
@@ -58,9 +59,12 @@ class Flow:
         return self.loss(module, self.x[rows], None if self.labels is None else self.labels[rows])
 
     def loss(self, module: Model, x: Tensor, labels: Tensor | None) -> Tensor:
-        """On one batch."""
+        """On one batch, which is moved to where the module is."""
+        device = device_of(module)
         t, noise = draw_times(len(x), self.table.times), torch.randn_like(x)
-        return flow_loss(module, x, noise, t, dropped(labels, self.table.drop_condition))
+        condition = dropped(labels, self.table.drop_condition)
+        x, t, condition = at(device, x, t, condition)
+        return flow_loss(module, x, noise.to(device), t, condition)
 
 
 def dropped(labels: Tensor | None, share: float) -> Tensor | None:

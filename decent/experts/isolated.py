@@ -1,9 +1,9 @@
 """Trainings as processes of this machine that share nothing, so many at a time, and watched.
 
-Each is a fork of a server that has imported torch once, has one thread, and tells its status over
-a pipe: {"name", "state", "step", "steps", "loss"}; states are waiting, training, done, failed. One
-that fails or is killed is noted, and nobody else notices. When the one that started them is
-interrupted or gone, all end between two steps, with a checkpoint each.
+Each is a fork of a server that has imported torch once, has one thread and one device, and tells
+its status over a pipe: {"name", "state", "device", "step", "steps", "loss"}; states are waiting,
+training, done, failed. One that fails or is killed is noted, and nobody else notices. When the one
+that started them is interrupted or gone, all end between two steps, with a checkpoint each.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 
 from decent import errors
 from decent.errors import DecentError, InputError
+from decent.experts.devices import each_known
 from decent.experts.work import DEFAULTS, Options, finished
 
 Status = dict[str, Any]
@@ -52,11 +53,14 @@ def train(
     on_status: Show = lambda statuses: None,
 ) -> list[Status]:
     """Train `names` in the ensemble's folder, `parallel` at a time, skipping what is trained; the
-    final statuses. Raises InputError if that is why a training could not begin, once all ended."""
+    final statuses. Of several devices each training gets the one with the fewest. Raises
+    ConfigError for a device that is not there, before anything starts, and InputError if that is
+    why a training could not begin, once all ended."""
+    devices = each_known(options.device)
     jobs = [
         Job(folder, name, again, options) for name in names if again or not finished(folder, name)
     ]
-    crew = _Crew(jobs, parallel, on_status)
+    crew = _Crew(jobs, parallel, on_status, devices)
     try:
         crew.work()
     except BaseException:
@@ -70,12 +74,15 @@ def train(
 class _Crew:
     """The processes, and what is known of each."""
 
-    def __init__(self, jobs: Sequence[Job], parallel: int, on_status: Show) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], parallel: int, on_status: Show, devices: Sequence[str]
+    ) -> None:
         self.statuses: dict[str, Status] = {
             job.name: {"name": job.name, "state": "waiting", "step": 0} for job in jobs
         }
         self.misuse: InputError | None = None
         self._waiting, self._parallel, self._show = list(jobs), parallel, on_status
+        self._devices = devices
         self._running: dict[str, tuple[BaseProcess, Connection]] = {}
         self._context = multiprocessing.get_context("forkserver")
 
@@ -103,12 +110,15 @@ class _Crew:
             process.join()
 
     def _start(self, job: Job) -> None:
+        taken = [self.statuses[name]["device"] for name in self._running]
+        device = min(self._devices, key=taken.count)
+        job = replace(job, options=replace(job.options, device=device))
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=main, args=(job, theirs))
         process.start()
         theirs.close()
         self._running[job.name] = process, ours
-        self.statuses[job.name].update(state="training", pid=process.pid)
+        self.statuses[job.name].update(state="training", pid=process.pid, device=device)
 
     def _look(self) -> None:
         for name, (process, pipe) in list(self._running.items()):

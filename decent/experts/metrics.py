@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from decent.errors import ConfigError
+from decent.experts.devices import at, device_of
 from decent.experts.draw import Draw
 from decent.experts.ensemble import ensemble_in
 from decent.experts.path import LINEAR, Path, noised, velocity
@@ -31,7 +32,8 @@ class Estimate(NamedTuple):
 
 
 class PairedLoss:
-    """The flow-matching loss of any model on the same x₀ [N, *S], noise and times.
+    """The flow-matching loss of any model on the same x₀ [N, *S], noise and times; batches move to
+    where the model is, and losses come back.
 
     Times are stratified over `low` to `high`, one in each of N equal parts, in random order.
     """
@@ -55,17 +57,17 @@ class PairedLoss:
     @torch.no_grad()
     def __call__(self, model: Model, batch: int = 2048) -> Tensor:
         """The loss of each pair [N], the mean over its values."""
-        ensemble, losses = ensemble_in(model), []
+        ensemble, device, losses = ensemble_in(model), device_of(model), []
         for start in range(0, len(self.t), batch):
             rows = torch.arange(len(self.t))[start : start + batch]
             own = None if self.condition is None else self.condition[rows]
-            share = (self.x[rows], self.t[rows], own)
+            share = at(device, self.x[rows], self.t[rows], own)
             if ensemble is None:
                 answer = model(*share)
             else:
                 with ensemble.following(Draw.of(self.seed, rows.tolist())):
                     answer = model(*share)
-            losses.append((answer - self.u[rows]).square().flatten(1).mean(1))
+            losses.append((answer.to(self.u.device) - self.u[rows]).square().flatten(1).mean(1))
         return torch.cat(losses)
 
     def by_time(self, losses: Tensor, bins: int = 10) -> list[float]:
@@ -110,5 +112,5 @@ def multiply_adds(module: nn.Module, shape: Sequence[int], condition: Tensor | N
     like = next(module.parameters(), torch.zeros(()))
     x = torch.zeros(1, *shape, dtype=like.dtype, device=like.device)
     with FlopCounterMode(display=False) as counter:
-        module(x, torch.full_like(x.flatten()[:1], 0.5), condition)
+        module(*at(x.device, x, torch.full_like(x.flatten()[:1], 0.5), condition))
     return int(counter.get_total_flops()) // 2

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from decent.experts import networks
+from decent.experts.devices import at, device_of
 from decent.experts.flow import draw_times, dropped
 from decent.experts.path import LINEAR, noised
 from decent.experts.prediction import Model
@@ -57,7 +58,8 @@ class Routing:
         t = draw_times(len(x), self.table.times)
         condition = dropped(labels, self.table.drop_condition)
         x_t = noised(LINEAR, x, torch.randn_like(x), t)
-        return cross_entropy(module(x_t, t, condition), self.clusters[rows])
+        logits = module(*at(device_of(module), x_t, t, condition))
+        return cross_entropy(logits, self.clusters[rows].to(logits.device))
 
     def _rows(self) -> Tensor:
         size = self.table.batch_size
@@ -105,10 +107,10 @@ def generated(
     experts: Sequence[Model], pi: Sequence[float], count: int, shape: tuple[int, ...], seed: int
 ) -> tuple[Tensor, Tensor]:
     """About `count` samples [n, *shape] that `experts` draw in proportion `pi`, at least one each,
-    and who drew them [n]."""
+    and who drew them [n]; on the CPU."""
     sizes = [max(1, round(share * count)) for share in pi]
     drawn = [
-        sample(expert, (size, *shape), seed=int(stream(seed, "router", k).integers(2**31))).x
+        sample(expert, (size, *shape), seed=int(stream(seed, "router", k).integers(2**31))).x.cpu()
         for k, (expert, size) in enumerate(zip(experts, sizes, strict=True))
     ]
     return torch.cat(drawn), torch.repeat_interleave(torch.tensor(sizes))
@@ -124,7 +126,8 @@ def prior_error(router: Model, pi: Sequence[float], shape: tuple[int, ...],
     condition = (
         None if labels is None else labels[torch.from_numpy(rng.integers(len(labels), size=count))]
     )
-    mean = router(noise, torch.ones(count), condition).double().softmax(1).mean(0)
+    logits = router(*at(device_of(router), noise, torch.ones(count), condition))
+    mean = logits.cpu().double().softmax(1).mean(0)
     return 0.5 * float((mean - torch.tensor(pi, dtype=torch.float64)).abs().sum())
 
 
@@ -151,7 +154,8 @@ def calibration(
         rng = stream(0, "router", "calibration", i)
         t = torch.from_numpy(((i + rng.random(len(x))) / bins).astype(np.float32))
         noise = torch.from_numpy(rng.standard_normal(x.shape, dtype=np.float32))
-        logs = router(noised(LINEAR, x, noise, t), t, labels).double().log_softmax(1)
+        logits = router(*at(device_of(router), noised(LINEAR, x, noise, t), t, labels))
+        logs = logits.cpu().double().log_softmax(1)
         entropy = -(logs.exp() * logs.clamp(min=-1e300)).sum(1).mean()
         right = (logs.argmax(1) == clusters).double().mean()
         loss = cross_entropy(logs, clusters)

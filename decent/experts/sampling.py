@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from decent.errors import ConfigError, RuntimeFault
+from decent.experts.devices import device_of
 from decent.experts.draw import Draw
 from decent.experts.ensemble import Ensemble, ensemble_in
 from decent.experts.guidance import Guided
@@ -50,7 +51,7 @@ def sample(
     `clusters` [N] are true clusters, for the strategy oracle. Raises ConfigError for an unknown
     method or impossible numbers, RuntimeFault when samples are not finite or too few experts live.
     """
-    x = noise.clone() if isinstance(noise, Tensor) else torch.empty(*noise, device=_device(model))
+    x = noise.clone() if isinstance(noise, Tensor) else torch.empty(*noise, device=device_of(model))
     size = max(len(x), 1) if batch is None else batch
     _check(len(x), steps=steps, batch=size, condition=condition, clusters=clusters)
     guided = Guided(model, guidance) if guidance != 1 else model
@@ -113,11 +114,6 @@ class _Run:
 
     def _usage(self) -> tuple[int, int]:
         return (self.ensemble.rows, self.ensemble.asked) if self.ensemble is not None else (0, 0)
-
-
-def _device(model: Model) -> torch.device:
-    parameters = model.parameters() if isinstance(model, nn.Module) else iter(())
-    return next((each.device for each in parameters), torch.device("cpu"))
 
 
 def _shifted(on_step: Progress | None, done: int, total: int) -> Progress | None:

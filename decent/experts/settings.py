@@ -78,6 +78,8 @@ class TrainingTable(Strict, frozen=True):
     """share of the samples trained on without their label; only with data.conditional"""
     start: str = ""
     """folder of a checkpoint to start from; empty: from weights of the seed"""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """of matrix products; weights, answers and the loss are float32 in any case"""
 
 
 class RouterTable(TrainingTable, frozen=True):

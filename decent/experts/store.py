@@ -25,6 +25,7 @@ from decent import __version__
 from decent.config import Strict
 from decent.errors import ModelError
 from decent.experts import files, latent, manifest, networks, settings
+from decent.experts.devices import known
 from decent.experts.ensemble import Ensemble
 from decent.experts.latent import Latent
 from decent.experts.manifest import Manifest
@@ -84,8 +85,9 @@ def load(folder: Path, device: str = "cpu", digest: str | None = None) -> tuple[
     """The module in `folder`, ready to be evaluated.
 
     Raises ModelError if there is none, if it is damaged or its tensors are not those of its
-    record, or if it is not the one of `digest`.
+    record, or if it is not the one of `digest`; ConfigError for a device that is not there.
     """
+    place = known(device)
     found = record(folder)
     if digest is not None and digest != found.digest:
         raise ModelError(f"{folder} has the digest {found.digest}", digest, "copy the right one")
@@ -94,7 +96,7 @@ def load(folder: Path, device: str = "cpu", digest: str | None = None) -> tuple[
             found.network, found.shape, found.classes, found.outputs, **found.options
         )
     files.load_weights(folder, module, found.digest)
-    return module.to(device).eval(), found
+    return module.to(place).eval(), found
 
 
 def trained(folder: Path, experts: int) -> dict[str, Record]:
@@ -139,8 +141,10 @@ def open_pipeline(folder: Path, device: str = "cpu", lazy: bool = False) -> Pipe
     """The ensemble in `folder`; `lazy`: an expert is read when it is first used.
 
     Raises TaskError for a folder that is none, ModelError where an expert is missing, where shapes
-    differ, and where the router is one of another number of experts.
+    differ, and where the router is one of another number of experts; ConfigError for a device that
+    is not there.
     """
+    place = known(device)
     divided = manifest.read(folder)
     encoder = latent.load(folder / LATENT)
     records = trained(folder, divided.experts)
@@ -157,7 +161,7 @@ def open_pipeline(folder: Path, device: str = "cpu", lazy: bool = False) -> Pipe
         router=load(folder / ROUTER, device)[0] if ROUTER in records else None,
         manifest=divided,
         settings=settings.load(folder / settings.FILE),
-        latent=encoder.to(device),
+        latent=encoder.to(place),
         records=records,
     )
 

@@ -8,8 +8,10 @@ An objective maps the module to a loss and draws what it needs, batch, times and
 global generator; the training has its own state of it, seeded by (seed, name), and puts it in place
 for each step. AdamW; learning rate warm-up, stable, linear decay; the gradient's norm is clipped;
 weights are averaged (`average`). Parameters, gradients and moments are one vector each, so that a
-step costs few kernels. The number of torch's threads matters to rounding: use the same, one as a
-rule. A checkpoint is one safetensors file, complete or absent.
+step costs few kernels; they are on the training's device, to which objectives move their batches.
+All is drawn on the CPU, but for what a module itself draws elsewhere, such as dropout. The number
+of torch's threads matters to rounding: use the same, one as a rule. A checkpoint is one safetensors
+file, complete or absent, and may go on on another device.
 """
 
 from __future__ import annotations
@@ -44,25 +46,33 @@ AGAIN = "train it --again, from the start"
 
 
 class Training(OwnRandomness):
-    """`module` on its way. Raises ModelError for one that has nothing to learn."""
+    """`module` on its way, moved to `device`. Raises ModelError for one that has nothing to
+    learn."""
 
     def __init__(
-        self, module: nn.Module, objective: Objective, table: TrainingTable, seed: int, name: str
+        self,
+        module: nn.Module,
+        objective: Objective,
+        table: TrainingTable,
+        seed: int,
+        name: str,
+        device: str | torch.device = "cpu",
     ) -> None:
         self.module, self.objective, self.table, self.name = module, objective, table, name
+        self._model = Rounded(module) if table.precision == "bfloat16" else module
         self.steps, self.seconds = 0, 0.0
         self.loss = math.nan
         """of the latest steps"""
-        self._layout = Layout.of(module)
+        self._layout = Layout.of(module.to(device))
         self._vector = _gathered(module, self._layout)
         self._average = Average(self._vector, table.ema)
         self._optimizer = torch.optim.AdamW(
             [self._vector], lr=table.lr, weight_decay=table.weight_decay, fused=True
         )
+        empty = torch.zeros_like(self._vector)
         self._optimizer.state[self._vector] = {
-            name: torch.zeros_like(self._vector) if name != "step" else torch.zeros(())
-            for name in MOMENTS
-        }
+            "step": torch.zeros((), device=device), "exp_avg": empty, "exp_avg_sq": empty.clone(),
+        }  # fmt: skip
         self._random = _generator_state(torch_seed(seed, "experts", name))
         told = json.dumps([msgspec.to_builtins(table), seed, name, self._layout.digest])
         self._key = hashlib.blake2b(told.encode(), digest_size=16).hexdigest()
@@ -109,9 +119,10 @@ class Training(OwnRandomness):
         return loss
 
     def trained(self) -> nn.Module:
-        """A copy of the module with the averaged weights, ready to be evaluated."""
-        module = copy.deepcopy(self.module)
-        parts = self._layout.views(self._average.value if self.table.ema else self._vector)
+        """A copy of the module on the CPU with the averaged weights, ready to be evaluated."""
+        module = copy.deepcopy(self.module).cpu()
+        kept = self._average.value if self.table.ema else self._vector
+        parts = self._layout.views(kept.cpu())
         parameters = dict(module.named_parameters())
         for name, part in zip(self._layout.names, parts, strict=True):
             parameters[name].data = part.clone()
@@ -122,11 +133,12 @@ class Training(OwnRandomness):
         """Write a checkpoint."""
         facts = {"steps": self.steps, "seconds": self.seconds, "loss": self.loss, "key": self._key}
         with durable(path) as file:
-            file.write(save(self._state(), {"decent.training": json.dumps(facts)}))
+            state = {name: value.cpu() for name, value in self._state().items()}
+            file.write(save(state, {"decent.training": json.dumps(facts)}))
 
     def load(self, path: Path) -> None:
-        """Go on from a checkpoint. Raises ModelError for a file that is none, ConfigError for one
-        of another training."""
+        """Go on from a checkpoint, whatever device it was written on. Raises ModelError for a file
+        that is none, ConfigError for one of another training."""
         try:
             with safe_open(path, framework="pt") as file:
                 facts = json.loads(file.metadata()["decent.training"])
@@ -150,7 +162,7 @@ class Training(OwnRandomness):
         gradient = self._vector.grad
         assert gradient is not None
         gradient.zero_()
-        loss = self.objective(self.module)
+        loss = self.objective(self._model)
         value = self._finite(loss.item(), "loss")
         loss.backward()  # type: ignore[no-untyped-call]
         norm = self._finite(gradient.norm().item(), "gradient's norm")
@@ -168,6 +180,19 @@ class Training(OwnRandomness):
                 "lower the learning rate, clip gradients or look at the data"
             )
         return value
+
+
+class Rounded(nn.Module):
+    """`module` with its matrix products in bfloat16, and answers of its arguments' type."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor, *others: Tensor | None) -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            answer: Tensor = self.module(x, *others)
+        return answer.to(x.dtype)
 
 
 def rate(step: int, table: TrainingTable) -> float:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from decent.errors import ConfigError, ModelError
 from decent.experts import files, networks, store
+from decent.experts.devices import known
 from decent.experts.distil import Taught
 from decent.experts.flow import Flow
 from decent.experts.metrics import multiply_adds
@@ -48,6 +49,8 @@ class Options:
     """the same"""
     from_experts: int | None = None
     """samples that the experts draw for the router, in place of the data"""
+    device: str = "cpu"
+    """where to train; for `isolated.train` also several, with commas between"""
 
 
 DEFAULTS = Options()
@@ -86,15 +89,17 @@ def train(
     """Train what `name` says in the ensemble's folder and store it there; its record.
 
     One that is trained is left as it is, unless `again`; one that was broken off goes on. Raises
-    InputError for a folder, data or settings that do not go together, RuntimeFault for a loss that
+    InputError for a device that is not there, and for a folder, data or settings that do not go
+    together, RuntimeFault for a loss that
     is not finite.
     """
+    device = known(options.device)
     if finished(folder, name) and not again:
         return store.record(folder / name)
     if again:
         checkpoint(folder, name).unlink(missing_ok=True)
     work = prepared(folder, name, options)
-    training = Training(initial(work, name), work.objective, work.table, work.seed, name)
+    training = Training(initial(work, name), work.objective, work.table, work.seed, name, device)
     training.run(on_step, checkpoint(folder, name))
     stored = _stored(folder / name, work, training)
     checkpoint(folder, name).unlink()
@@ -123,7 +128,7 @@ def initial(work: Work, name: str) -> nn.Module:
 def prepared(folder: Path, name: str, options: Options = DEFAULTS) -> Work:
     """What `name` learns from. Raises InputError if there is no such thing, or no such data."""
     if name == ROUTER and options.from_experts is not None:
-        return _router_of_experts(folder, options.from_experts)
+        return _router_of_experts(folder, options.from_experts, options.device)
     divided = reopen(folder)
     if name == ROUTER:
         return _router(divided)
@@ -165,7 +170,7 @@ def _dense(divided: Divided, name: str, folder: Path, options: Options) -> Work:
     if name == DENSE:
         return _flow(divided, which, table)
     clusters = torch.from_numpy(divided.manifest.clusters()[which])
-    experts = store.open_pipeline(folder).experts
+    experts = store.open_pipeline(folder, options.device).experts
     taught = Taught(divided.latents(which), clusters, labels(divided, which), experts, table)
     return _of(divided, table, taught)
 
@@ -177,9 +182,9 @@ def _router(divided: Divided) -> Work:
     return _of(divided, table, objective, divided.manifest.experts)
 
 
-def _router_of_experts(folder: Path, count: int) -> Work:
+def _router_of_experts(folder: Path, count: int, device: str) -> Work:
     """Without the data: it may be elsewhere, each part with its expert."""
-    pipeline = store.open_pipeline(folder)
+    pipeline = store.open_pipeline(folder, device)
     chosen, pi, shape = pipeline.settings, pipeline.pi, pipeline.latent.shape
     if chosen.data.conditional:
         raise ConfigError(
