@@ -90,8 +90,7 @@ def train(
 
     One that is trained is left as it is, unless `again`; one that was broken off goes on. Raises
     InputError for a device that is not there, and for a folder, data or settings that do not go
-    together, RuntimeFault for a loss that
-    is not finite.
+    together, RuntimeFault for a loss that is not finite.
     """
     device = known(options.device)
     if finished(folder, name) and not again:
