@@ -71,7 +71,7 @@ def sample(folder: Path, out: Path, seed: int, batch: int | None, **given: Any) 
     usual = pipeline.settings.sampling
     if given["label"] is None and given["guidance"] not in (None, 1.0):
         raise ConfigError(f"--guidance {given['guidance']:g}", "a --label to guide towards")
-    labels = results.labels(given["label"], given["count"], pipeline.records["expert_0"].classes)
+    labels = results.labels(given["label"], given["count"], pipeline.classes)
     chosen = {
         name: getattr(usual, name) if given[name] is None else given[name]
         for name in ("steps", "method", "guidance")
@@ -82,7 +82,7 @@ def sample(folder: Path, out: Path, seed: int, batch: int | None, **given: Any) 
     with _experts(pipeline, given["hosts"], given["insecure"]) as whole, _progress() as on_step:
         if given["migrate"] is not None:
             _check_migrating(given["strategy"], batch, chosen)
-            drawn = _migrating(whole, shape, chosen["steps"], given["migrate"], labels, seed)
+            drawn = _migrating(whole, shape, given["migrate"], labels, seed, chosen)
         else:
             drawn = draw(
                 whole.ensemble(given["strategy"]), shape,
@@ -96,26 +96,29 @@ def sample(folder: Path, out: Path, seed: int, batch: int | None, **given: Any) 
 def _check_migrating(strategy: str | None, batch: int | None, chosen: dict[str, Any]) -> None:
     """Samples that travel are drawn by top-1 and Euler, all at once."""
     asked = {"strategy": strategy, "batch": batch, **chosen}
-    only = {"strategy": "top_k:1", "batch": None, "method": "euler", "guidance": 1.0}
+    only = {"strategy": "top_k:1", "batch": None, "method": "euler"}
     for name, value in only.items():
         if asked[name] not in (None, value):
             raise ConfigError(
                 f"--migrate with {name} = {asked[name]}",
-                "the strategy top_k:1, the method euler, no guidance and no batches",
+                "the strategy top_k:1, the method euler and no batches",
                 "one expert takes several steps by itself",
             )
 
 
 def _migrating(
-    whole: Pipeline, shape: tuple[int, ...], steps: int, every: int, labels: Any, seed: int
-) -> Samples:
+    whole: Pipeline, shape: tuple[int, ...], every: int, labels: Any, seed: int,
+    chosen: dict[str, Any],
+) -> Samples:  # fmt: skip
     from decent.experts.draw import Draw
     from decent.experts.remote import sample_migrating
 
     if whole.router is None:
         raise ConfigError("--migrate without a router", "one", "see `decent experts router`")
     noise = Draw.of(seed, range(shape[0])).normal(shape[1:]).float()
-    return sample_migrating(whole.router, whole.experts, noise, steps, every, labels, seed)
+    return sample_migrating(
+        whole.router, whole.experts, noise, chosen["steps"], every, labels, chosen["guidance"], seed
+    )
 
 
 @contextmanager
@@ -126,8 +129,7 @@ def _experts(pipeline: Pipeline, hosts: Path | None, insecure: bool) -> Iterator
         return
     from decent.experts import remote
 
-    count = len(pipeline.experts)
-    with remote.connect(hosts, count, pipeline.records, insecure) as experts:
+    with remote.connect(hosts, len(pipeline.pi), pipeline.records, insecure) as experts:
         yield replace(pipeline, experts=experts)
 
 

@@ -63,9 +63,11 @@ class Facts(Strict, frozen=True):
     arrays: str
     """digest of partition.safetensors"""
     versions: dict[str, str]
+    label_counts: tuple[tuple[int, ...], ...] = ()
+    """[K, classes] samples of each label among those of each expert; empty: no labels"""
 
 
-class Manifest(Facts, frozen=True):
+class Manifest(Facts, frozen=True, kw_only=True):
     """The facts, and the arrays beside them."""
 
     tensors: Arrays

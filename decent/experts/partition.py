@@ -58,9 +58,20 @@ def partition(settings: Settings, folder: Path, tell: Tell = lambda text: None) 
         "seed": settings.seed, "source": settings.data.source, "digest": data.digest,
         "shape": data.shape, "classes": data.classes, "latent": settings.data.latent,
         "features": name, "method": settings.partition.method,
+        "label_counts": _label_counts(data, arrays),
         "versions": {"decent": decent.__version__, "numpy": np.__version__},
     }  # fmt: skip
     return manifest.write(folder, facts, arrays)
+
+
+def _label_counts(data: Data, arrays: dict[str, NDArray[Any]]) -> tuple[tuple[int, ...], ...]:
+    """[K, classes] of the samples trained on."""
+    if data.labels is None:
+        return ()
+    trained = ~arrays["held_out"]
+    counts = np.zeros((arrays["clusters"].max() + 1, data.classes), np.int64)
+    np.add.at(counts, (arrays["clusters"][trained], data.labels.numpy()[trained]), 1)
+    return tuple(map(tuple, counts.tolist()))
 
 
 @dataclass(frozen=True)

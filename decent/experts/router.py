@@ -7,7 +7,8 @@ Its minimiser is the posterior that weighs the experts (McAllister et al., arXiv
 it p_k/Σ_j p_j; adding log π_k to its logits makes it the posterior again (`PriorCorrected`). At
 t = 1 the state says nothing, so the mean of its softmax there must be π: `prior_error` looks.
 
-Where data cannot be pooled, it is learned from what the experts generate in proportion π.
+Where data cannot be pooled, it is learned from what the experts generate in proportion π, and each
+for the labels c of its cluster in proportion p(c | k), which the manifest counts.
 """
 
 from __future__ import annotations
@@ -104,16 +105,33 @@ class PriorCorrected(nn.Module):
 
 
 def generated(
-    experts: Sequence[Model], pi: Sequence[float], count: int, shape: tuple[int, ...], seed: int
-) -> tuple[Tensor, Tensor]:
+    experts: Sequence[Model],
+    pi: Sequence[float],
+    count: int,
+    shape: tuple[int, ...],
+    seed: int,
+    label_counts: Sequence[Sequence[int]] | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
     """About `count` samples [n, *shape] that `experts` draw in proportion `pi`, at least one each,
-    and who drew them [n]; on the CPU."""
+    who drew them [n], and for which labels [n]: in proportion `label_counts` [K, classes].
+    On the CPU."""
     sizes = [max(1, round(share * count)) for share in pi]
-    drawn = [
-        sample(expert, (size, *shape), seed=int(stream(seed, "router", k).integers(2**31))).x.cpu()
-        for k, (expert, size) in enumerate(zip(experts, sizes, strict=True))
-    ]
-    return torch.cat(drawn), torch.repeat_interleave(torch.tensor(sizes))
+    drawn, labels = [], []
+    for k, (expert, size) in enumerate(zip(experts, sizes, strict=True)):
+        rng, own = stream(seed, "router", k), None
+        start = int(rng.integers(2**31))
+        if label_counts is not None:
+            own = _labels(label_counts[k], size, rng)
+            labels.append(own)
+        drawn.append(sample(expert, (size, *shape), condition=own, seed=start).x.cpu())
+    clusters = torch.repeat_interleave(torch.tensor(sizes))
+    return torch.cat(drawn), clusters, torch.cat(labels) if labels else None
+
+
+def _labels(counts: Sequence[int], size: int, rng: np.random.Generator) -> Tensor:
+    """[size] labels, drawn in proportion `counts`."""
+    share = np.array(counts) / sum(counts)
+    return torch.from_numpy(rng.choice(len(share), size, p=share))
 
 
 @torch.no_grad()

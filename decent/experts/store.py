@@ -131,6 +131,12 @@ class Pipeline:
         """The clusters' shares of the data [K]."""
         return self.manifest.pi
 
+    @property
+    def classes(self) -> int:
+        """That experts and router are conditioned on; 0: none."""
+        parts = [*map(expert, range(self.manifest.experts)), ROUTER]
+        return next((self.records[name].classes for name in parts if name in self.records), 0)
+
     def ensemble(self, strategy: str | Strategy | None = None) -> Ensemble:
         """The experts as one model; of the settings' strategy if none is given."""
         chosen = self.settings.sampling.strategy if strategy is None else strategy
@@ -138,7 +144,8 @@ class Pipeline:
 
 
 def open_pipeline(folder: Path, device: str = "cpu", lazy: bool = False) -> Pipeline:
-    """The ensemble in `folder`; `lazy`: an expert is read when it is first used.
+    """The ensemble in `folder`; `lazy`: an expert is read when it is first used, and need not be
+    here until then, nor ever if it is served elsewhere.
 
     Raises TaskError for a folder that is none, ModelError where an expert is missing, where shapes
     differ, and where the router is one of another number of experts; ConfigError for a device that
@@ -148,13 +155,15 @@ def open_pipeline(folder: Path, device: str = "cpu", lazy: bool = False) -> Pipe
     divided = manifest.read(folder)
     encoder = latent.load(folder / LATENT)
     records = trained(folder, divided.experts)
-    _check_experts(folder, divided, encoder, records)
+    names = [expert(k) for k in range(divided.experts)]
+    if not lazy:
+        _check_complete(folder, names, records)
+    _check_parts(folder, [name for name in (*names, ROUTER) if name in records], encoder, records)
     if ROUTER in records:
-        _check_shape(folder / ROUTER, records[ROUTER], encoder, records[expert(0)].classes)
         _check_router(folder / ROUTER, records[ROUTER], divided)
     loaders = [
-        partial(_velocity, folder / name, device, records[name].digest)
-        for name in map(expert, range(divided.experts))
+        partial(_velocity, folder / name, device, records[name].digest if name in records else None)
+        for name in names
     ]
     return Pipeline(
         experts=Shelf(loaders, device=device).experts if lazy else [each() for each in loaders],
@@ -166,24 +175,27 @@ def open_pipeline(folder: Path, device: str = "cpu", lazy: bool = False) -> Pipe
     )
 
 
-def _velocity(folder: Path, device: str, digest: str) -> nn.Module:
+def _velocity(folder: Path, device: str, digest: str | None) -> nn.Module:
     module, found = load(folder, device, digest)
     return module if found.prediction == Prediction() else AsVelocity(module, found.prediction)
 
 
-def _check_experts(
-    folder: Path, divided: Manifest, encoder: Latent, records: dict[str, Record]
-) -> None:
-    names = [expert(k) for k in range(divided.experts)]
+def _check_complete(folder: Path, names: list[str], records: dict[str, Record]) -> None:
     if missing := [name for name in names if name not in records]:
         raise ModelError(
             f"{folder} has no {', '.join(missing)}",
-            f"{divided.experts} trained experts",
+            f"{len(names)} trained experts",
             f"run `decent experts train {folder}`",
         )
+
+
+def _check_parts(
+    folder: Path, names: list[str], encoder: Latent, records: dict[str, Record]
+) -> None:
     for name in names:
-        _check_shape(folder / name, records[name], encoder, records[names[0]].classes)
-        if records[name].outputs is not None:
+        _check_shape(folder / name, records[name], encoder)
+        _check_classes(folder, name, names[0], records)
+        if name != ROUTER and records[name].outputs is not None:
             raise ModelError(f"{folder / name} is a router", "an expert", "train it again")
 
 
@@ -196,16 +208,19 @@ def _check_router(folder: Path, found: Record, divided: Manifest) -> None:
         )
 
 
-def _check_shape(folder: Path, found: Record, encoder: Latent, classes: int) -> None:
+def _check_shape(folder: Path, found: Record, encoder: Latent) -> None:
     if found.shape != encoder.shape:
         raise ModelError(
             f"{folder} is of samples {list(found.shape)}",
             f"{list(encoder.shape)}, the latents of this ensemble",
             "take experts of one partition",
         )
-    if found.classes != classes:
+
+
+def _check_classes(folder: Path, name: str, first: str, records: dict[str, Record]) -> None:
+    if records[name].classes != records[first].classes:
         raise ModelError(
-            f"{folder} is conditioned on {found.classes} classes",
-            f"{classes}, as expert 0",
+            f"{folder / name} is conditioned on {records[name].classes} classes",
+            f"{records[first].classes}, as {first}",
             "train all of one setting data.conditional",
         )

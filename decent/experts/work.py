@@ -185,14 +185,16 @@ def _router_of_experts(folder: Path, count: int, device: str) -> Work:
     """Without the data: it may be elsewhere, each part with its expert."""
     pipeline = store.open_pipeline(folder, device)
     chosen, pi, shape = pipeline.settings, pipeline.pi, pipeline.latent.shape
-    if chosen.data.conditional:
+    counts = pipeline.manifest.label_counts if chosen.data.conditional else None
+    if counts == ():
         raise ConfigError(
-            "--from-experts with data.conditional = true", "experts without a condition",
-            "which labels to draw is known from the data alone: train the router on it",
-        )  # fmt: skip
-    x, clusters = generated(pipeline.experts, pi, count, shape, chosen.seed)
-    objective = Routing(x, clusters, None, chosen.router)
-    return Work(chosen.seed, shape, 0, len(pi), chosen.router, objective, pi)
+            f"--from-experts with data.conditional = true, but {folder} counts no labels",
+            "label_counts in manifest.json: how many of each label each expert has",
+            "partition again, or train the router on the data",
+        )
+    x, clusters, labels = generated(pipeline.experts, pi, count, shape, chosen.seed, counts)
+    objective = Routing(x, clusters, labels, chosen.router)
+    return Work(chosen.seed, shape, pipeline.classes, len(pi), chosen.router, objective, pi)
 
 
 def _stored(folder: Path, work: Work, training: Training) -> Record:

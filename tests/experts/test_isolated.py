@@ -38,6 +38,15 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "ensemble"
 
 
+def labelled() -> tuple[np.ndarray, np.ndarray]:
+    """Points around two places, 3 to 1, whose labels tell the place but for a fifth of them."""
+    rng = np.random.default_rng(1)
+    place = (rng.random(800) < 0.25).astype(np.int64)
+    labels = np.where(rng.random(800) < 0.2, 1 - place, place)
+    x = rng.normal(size=(800, 3)) + 6 * place[:, None]
+    return x.astype(np.float32), labels
+
+
 def lengthen(folder: Path, steps: int) -> None:
     path = folder / settings.FILE
     path.write_text(path.read_text().replace("steps = 40", f"steps = {steps}", 1))
@@ -150,3 +159,35 @@ def test_a_common_start(folder: Path) -> None:
     common = store.load(started)[0].state_dict()
     for module in (first, second):
         assert all(torch.equal(module.state_dict()[name], common[name]) for name in common)
+
+
+def test_a_router_with_labels_needs_no_data(tmp_path: Path) -> None:
+    """Near t = 1 it knows p(k | c) of the data, though it has seen the experts' samples alone."""
+    chosen = settings.load(None, [
+        f"data.source={__file__}:labelled", "data.latent=none", "data.conditional=true",
+        "partition.experts=2", "partition.fine=4", "partition.features=latent",
+        "partition.balance=inf", "expert.steps=30", "router.steps=300", "router.ema=0.95",
+    ])  # fmt: skip
+    found = partition(chosen, tmp_path / "ensemble")
+    for name in NAMES[:2]:
+        work.train(tmp_path / "ensemble", name)
+    options = work.Options(from_experts=3000)
+    record = work.train(tmp_path / "ensemble", "router", options=options)
+    assert (record.classes, record.outputs) == (2, 2)
+    router = store.load(tmp_path / "ensemble" / "router")[0]
+    counts = torch.tensor(found.label_counts).double()
+    noise = torch.randn(4096, 3, generator=torch.Generator().manual_seed(0))
+    for c, expected in [(-1, counts.sum(1)), (0, counts[:, 0]), (1, counts[:, 1])]:
+        with torch.no_grad():
+            logits = router(noise, torch.full((4096,), 0.999), torch.full((4096,), c))
+        mean = logits.double().softmax(1).mean(0)
+        torch.testing.assert_close(mean, expected / expected.sum(), atol=0.08, rtol=0)
+
+
+def test_a_manifest_without_counts_is_told(folder: Path) -> None:
+    for name in NAMES:
+        work.train(folder, name)
+    path = folder / settings.FILE
+    path.write_text(path.read_text().replace("conditional = false", "conditional = true"))
+    with pytest.raises(ConfigError, match="counts no labels: expected label_counts"):
+        work.prepared(folder, "router", work.Options(from_experts=10))

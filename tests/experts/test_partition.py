@@ -58,6 +58,9 @@ def test_every_sample_is_somebodys_or_held_out(home: Path) -> None:
     np.testing.assert_array_equal(np.sort(everyone), np.arange(1400))
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), read.training())
     assert [len(part) for part in parts] == list(read.sizes)
+    labels = sources.load("digits").labels.numpy()
+    counted = [tuple(np.bincount(labels[part], minlength=10)) for part in parts]
+    assert list(read.label_counts) == counted
     assert sum(read.pi) == pytest.approx(1)
     assert 130 <= read.held_out == len(read.validation()) <= 140
     assert max(read.sizes) <= 1.25 * sum(read.sizes) / 4

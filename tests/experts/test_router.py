@@ -104,7 +104,8 @@ def test_samples_of_the_experts_come_in_proportion() -> None:
 
         return Own()
 
-    x, clusters = generated([expert(mean) for mean in MEANS], PI, 500, (1,), 0)
+    x, clusters, labels = generated([expert(mean) for mean in MEANS], PI, 500, (1,), 0)
+    assert labels is None
     assert [int((clusters == k).sum()) for k in (0, 1)] == [400, 100]
     for k, mean in enumerate(MEANS):
         own = x[clusters == k]

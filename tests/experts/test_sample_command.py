@@ -86,9 +86,10 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_samples_that_travel(home: Path, tmp_path: Path) -> None:
     """At every step it is top-1; several steps at a time are asked for less often."""
     found = []
+    guided = ["-n", 6, "--label", "all", "--guidance", 2]
     for name, more in (("top", ["--strategy", "top_k:1"]), ("one", ["--migrate", 1])):
         out = tmp_path / f"{name}.safetensors"
-        assert decent("sample", home, "-n", 6, *more, "-o", out).exit_code == 0
+        assert decent("sample", home, *guided, *more, "-o", out).exit_code == 0
         with safe_open(out, "pt") as file:
             found.append(file.get_tensor("x"))
     torch.testing.assert_close(found[0], found[1])

@@ -97,6 +97,21 @@ def test_without_a_router(home: Path) -> None:
     assert pipeline.ensemble("ancestral").experts
 
 
+def test_a_lazy_expert_may_be_elsewhere(home: Path) -> None:
+    """Without its tensors, or altogether; it is missed when it is used."""
+    (home / "expert_0" / files.WEIGHTS).unlink()
+    (home / "expert_1" / files.CONFIG).unlink()
+    pipeline = store.open_pipeline(home, lazy=True)
+    assert "expert_0" in pipeline.records
+    assert pipeline.classes == 0
+    x, t = torch.randn(2, 6), torch.rand(2)
+    for k in (0, 1):
+        with pytest.raises(ModelError, match=f"expert_{k}/.*No such file"):
+            pipeline.experts[k](x, t)
+    with torch.no_grad():
+        assert pipeline.experts[2](x, t).shape == (2, 6)
+
+
 def test_what_is_trained_is_listed(home: Path) -> None:
     (home / "expert_1" / files.CONFIG).unlink()
     found = store.trained(home, 3)
@@ -112,7 +127,7 @@ def test_ensembles_that_do_not_fit_are_refused(home: Path) -> None:
         ("router", replace(ROUTER, shape=(7,)), r"samples \[7\]: expected \[6\]"),
         ("expert_1", replace(EXPERT, shape=(7,)), r"expert_1 is of samples \[7\]"),
         ("expert_1", replace(EXPERT, outputs=3), "is a router"),
-        ("expert_1", replace(EXPERT, classes=2), "on 2 classes: expected 0, as expert 0"),
+        ("expert_1", replace(EXPERT, classes=2), "on 2 classes: expected 0, as expert_0"),
         ("router", replace(ROUTER, classes=2), "on 2 classes: expected 0"),
     ):
         put(home / name, record)

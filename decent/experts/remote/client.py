@@ -40,27 +40,32 @@ class RemoteExpert:
         return self._ask(request, x, [t.to(x)], condition)
 
     def steps(
-        self, x: Tensor, times: Sequence[float], condition: Tensor | None = None
+        self,
+        x: Tensor,
+        times: Sequence[float],
+        condition: Tensor | None = None,
+        guidance: float = 1.0,
     ) -> Future[Tensor]:
-        """x at the last of `times`, which it has at the first, by Euler steps taken over there."""
+        """x at the last of `times`, which it has at the first, by Euler steps taken over there,
+        guided towards `condition` by the scale `guidance`."""
         if not 2 <= len(times) <= protocol.TIMES:
             raise ConfigError(f"{len(times)} times in one request", f"2 to {protocol.TIMES}")
-        request = Steps("", 0, self.number, self.digest, tuple(map(float, times)))
+        request = Steps("", 0, self.number, self.digest, tuple(map(float, times)), guidance)
         return self._ask(request, x, [], condition)
 
     def _ask(
         self, request: Request, x: Tensor, times: list[Tensor], condition: Tensor | None
     ) -> Future[Tensor]:
-        _check(x)
+        _check(x, request.most)
         labels = [] if condition is None else [condition]
         arrays = [each.detach().cpu().numpy() for each in (x, *times, *labels)]
         return self._caller.ask(request, arrays, x.detach(), self.islands)
 
 
-def _check(x: Tensor) -> None:
-    if not 1 <= len(x) <= protocol.ROWS:
+def _check(x: Tensor, most: int) -> None:
+    if not 1 <= len(x) <= most:
         raise ConfigError(
-            f"{len(x)} rows for a remote expert", f"1 to {protocol.ROWS}", "sample in batches"
+            f"{len(x)} rows for a remote expert", f"1 to {most}", "sample fewer at a time"
         )
     if x.dtype not in DTYPES:
         raise ConfigError(f"{x.dtype} for a remote expert", "float16, float32 or float64")

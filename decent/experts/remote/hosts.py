@@ -9,7 +9,8 @@ key = "mine.key"              # the caller's, of `decent keygen`; beside this fi
 number = 0
 address = "tcp://10.0.0.1:5555"
 key = "…"                     # the public key of that island
-digest = "…"                  # of the weights; left out: that of the ensemble's record
+digest = "…"                  # of the weights; may be left out where the ensemble's folder has
+                              # the expert's config.json, which pins it too
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import msgspec
 from decent import keys, toml
 from decent.config import Strict
 from decent.errors import ConfigError
-from decent.experts import store
+from decent.experts import files, store
 from decent.experts.remote import protocol
 from decent.experts.remote.caller import Caller, Island
 from decent.experts.remote.client import RemoteExpert
@@ -92,12 +93,12 @@ def load(path: Path) -> Hosts:
 def connect(
     path: Path, experts: int, records: Mapping[str, Record] | None = None, insecure: bool = False
 ) -> Experts:
-    """Connect to `experts` experts where the file of hosts says they are. `records` by name, as an
-    opened pipeline has them, pin the digests that the file leaves out.
+    """Connect to `experts` experts where the file of hosts says they are. Digests are pinned by the
+    file, by `records`, by name as an opened pipeline has them, or by both alike.
 
-    Raises ConfigError for a file that cannot be used, and for an island that serves other weights
-    than expected or refuses our key. An island that is not there after `connect_s` is not waited
-    for: its experts answer ExpertLost until it is.
+    Raises ConfigError for a file that cannot be used, for an expert whose digest nobody pins, and
+    for an island that serves other weights than expected or refuses our key. An island that is not
+    there after `connect_s` is not waited for: its experts answer ExpertLost until it is.
     """
     hosts = load(path)
     pinned = {k: _digest(path, hosts, k, records or {}) for k in range(experts)}
@@ -127,14 +128,13 @@ def _digest(path: Path, hosts: Hosts, k: int, records: Mapping[str, Record]) -> 
     if not own:
         raise ConfigError(f"{path}: no expert of number {k}", "at least one address for each")
     known = {host.digest for host in own if host.digest}
-    name = store.expert(k)
-    if not known and name in records:
-        known = {records[name].digest}
+    if (name := store.expert(k)) in records:
+        known.add(records[name].digest)
     if len(known) != 1:
         raise ConfigError(
-            f"{path}: expert {k} has {len(known)} digests",
+            f"{path}: expert {k} has {len(known)} digests{': ' * bool(known)}{', '.join(known)}",
             "the one of its weights, which `decent serve` prints",
-            "set digest, or keep the expert's record in the ensemble's folder",
+            f"set digest, or keep {name}/{files.CONFIG} in the ensemble's folder",
         )
     return known.pop()
 

@@ -3,11 +3,13 @@ several Euler steps in a row with that expert alone and hands it back.
 
 The caller asks its router again every `every` steps. This is top-1 sampling, with its bias: at
 t ≈ 1 without a condition the largest cluster always wins. With `every` = 1 it is local top-1
-sampling, to rounding; a step more on an island is a round trip less.
+sampling, to rounding; a step more on an island is a round trip less. Of guidance both halves are
+that expert's, chosen under the condition, as top-1 chooses them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from torch import Tensor
 from decent.errors import ConfigError, ExpertLost, RuntimeFault
 from decent.experts import solvers
 from decent.experts.draw import Draw
+from decent.experts.guidance import Guided
 from decent.experts.prediction import Model
 from decent.experts.sampling import Samples
 
@@ -30,6 +33,7 @@ def sample_migrating(
     steps: int = 40,
     every: int = 1,
     condition: Tensor | None = None,
+    guidance: float = 1.0,
     seed: int = 0,
 ) -> Samples:
     """Samples from `noise` [N, *S], N ≥ 0; `router` gives logits [N, K]. Experts without `steps`
@@ -40,9 +44,11 @@ def sample_migrating(
     """
     if steps < 1 or every < 1:
         raise ConfigError(f"steps = {steps}, every = {every}", "1 or more of each")
+    if not math.isfinite(guidance):
+        raise ConfigError(f"guidance = {guidance}", "a finite scale")
     times = [1 - i / steps for i in range(steps + 1)]
     legs = [times[at : at + every + 1] for at in range(0, steps, every)]
-    journey = _Journey(router, experts, noise.clone(), condition, legs)
+    journey = _Journey(router, experts, noise.clone(), condition, guidance, legs)
     rows, draw = torch.arange(len(noise)), Draw.of(seed, range(len(noise)))
     while len(rows):
         rows = journey.travel(rows)
@@ -50,8 +56,8 @@ def sample_migrating(
         if len(rows):
             journey.x[rows] = draw.at(rows).normal(noise.shape[1:]).to(noise)
     return Samples(journey.x, {
-        "method": "euler", "steps": steps, "every": every, "seed": seed, "strategy": "top_k:1",
-        "shape": list(noise.shape), "evaluations": steps, "active": 1.0,
+        "method": "euler", "steps": steps, "every": every, "guidance": guidance, "seed": seed,
+        "strategy": "top_k:1", "shape": list(noise.shape), "evaluations": steps, "active": 1.0,
         "moves": journey.moves, "restarted": sorted(journey.restarted),
         "lost": {str(k): why for k, why in journey.lost.items()},
     })  # fmt: skip
@@ -63,6 +69,7 @@ class _Journey:
     experts: Sequence[Model]
     x: Tensor
     condition: Tensor | None
+    guidance: float
     legs: list[list[float]]
     lost: dict[int, str] = field(default_factory=dict)
     restarted: list[int] = field(default_factory=list)
@@ -97,7 +104,8 @@ class _Journey:
         left = torch.zeros(len(rows), dtype=torch.bool)
         for k in sorted(set(choice.tolist())):
             own = rows[choice == k]
-            started[k] = _started(self.experts[k], self.x[own], times, self._labels(own))
+            share = self.x[own], times, self._labels(own), self.guidance
+            started[k] = _started(self.experts[k], *share)
         for k, result in started.items():
             try:
                 self.x[rows[choice == k]] = result()
@@ -111,10 +119,11 @@ class _Journey:
 
 
 def _started(
-    expert: Model, x: Tensor, times: list[float], condition: Tensor | None
+    expert: Model, x: Tensor, times: list[float], condition: Tensor | None, guidance: float
 ) -> Callable[[], Tensor]:
     """What gives x at the last of `times`; a remote expert is at work on it from here."""
     steps: Callable[..., Future[Tensor]] | None = getattr(expert, "steps", None)
     if steps is not None:
-        return steps(x, times, condition).result
-    return lambda: solvers.along(times, solvers.euler, lambda x, t: expert(x, t, condition), x)
+        return steps(x, times, condition, guidance).result
+    guided = Guided(expert, guidance)
+    return lambda: solvers.along(times, solvers.euler, lambda x, t: guided(x, t, condition), x)

@@ -6,7 +6,8 @@ for each array; `content` is `[message, arrays]`, an array's entry `[dtype, shap
 
     Hello  →  Welcome     the experts served, each with the digest of its weights
     Velocity  →  Answer   x [N, *S], t [N], condition [N, …] if any  →  velocity [N, *S]
-    Steps  →  Answer      x [N, *S], condition if any; times t₀ > t₁ > …  →  x at the last of them
+    Steps  →  Answer      x [N, *S], condition if any; times t₀ > t₁ > …, guidance
+                          →  x at the last of them
     (any)  →  Refuse      why not, in words
 
 `job` and `seq` are the caller's, and tell which request is answered; with `expert` and `digest`
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from decent.errors import PeerRefused, ProtocolError
 from decent.worker.messages import Check, Count, checksum
 
-VERSION = 1
+VERSION = 2
 HEADER_BYTES = 16_384
 ARRAYS = 3
 EXPERTS = 64
@@ -71,15 +72,26 @@ class Request(Message, frozen=True):
     expert: Number
     digest: Name
 
+    @property
+    def most(self) -> int:
+        """Rows that it may have."""
+        return ROWS
+
 
 class Velocity(Request, frozen=True):
     """The velocity of rows, each at its own time."""
 
 
 class Steps(Request, frozen=True):
-    """Euler steps in a row, from each time to the next."""
+    """Euler steps in a row, from each time to the next, guided by that scale; 1: not guided."""
 
     times: Annotated[tuple[Time, ...], msgspec.Meta(min_length=2, max_length=TIMES)]
+    guidance: float = 1.0
+
+    @property
+    def most(self) -> int:
+        """With guidance each row is two of a forward."""
+        return ROWS if self.guidance == 1 else ROWS // 2
 
 
 class Answer(Message, frozen=True):

@@ -7,6 +7,7 @@ is wrong with it is told to whoever sent it, and nothing that comes over the wir
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from decent.errors import PeerError
+from decent.experts.guidance import Guided
 from decent.experts.prediction import Model
 from decent.experts.remote import protocol
 from decent.experts.remote.protocol import Answer, Array, Hello, Message, Refuse, Request, Steps
@@ -50,8 +52,8 @@ class Work(NamedTuple):
     def alike(self) -> tuple[Any, ...]:
         """The same for requests that one forward can answer."""
         c = None if self.condition is None else (self.condition.dtype, self.condition.shape[1:])
-        times = self.request.times if isinstance(self.request, Steps) else None
-        return self.request.expert, times, self.x.dtype, c
+        steps = isinstance(self.request, Steps) and (self.request.times, self.request.guidance)
+        return self.request.expert, steps, self.x.dtype, c
 
 
 class Counts:
@@ -140,7 +142,8 @@ class Server:
             condition = self._tensor([w.condition for w in group if w.condition is not None])
         with torch.inference_mode():
             if isinstance(first.request, Steps):
-                result = along(first.request.times, euler, lambda x, t: model(x, t, condition), x)
+                guided = Guided(model, first.request.guidance)
+                result = along(first.request.times, euler, lambda x, t: guided(x, t, condition), x)
             else:
                 result = model(x, self._tensor([work.t for work in group]), condition)
         self.counts.forwards += 1
@@ -177,19 +180,21 @@ def checked(
     x = arrays[0]
     t = np.array(request.times, "<f8") if isinstance(request, Steps) else arrays[1]
     condition = arrays[2 - several] if len(arrays) == 3 - several else None
-    _check_states(x, expert.shape)
+    _check_states(x, expert.shape, request.most)
     if not several and (t.shape != x.shape[:1] or t.dtype != x.dtype):
         raise PeerError(f"t of {t.dtype} {t.shape} for x of {x.dtype} {x.shape}")
     if not ((t >= 0) & (t <= 1)).all():
         raise PeerError("a time outside 0 … 1")
+    if isinstance(request, Steps) and not math.isfinite(request.guidance):
+        raise PeerError(f"a guidance of {request.guidance}: expected a finite scale")
     if condition is not None:
         _check_condition(condition, len(x), expert.classes)
     return Work(route, request, x, t, condition)
 
 
-def _check_states(x: Array, shape: tuple[int, ...]) -> None:
-    if x.shape[1:] != shape or not 1 <= len(x) <= protocol.ROWS:
-        raise PeerError(f"x of {x.shape}: expected 1 to {protocol.ROWS} rows of {shape}")
+def _check_states(x: Array, shape: tuple[int, ...], most: int) -> None:
+    if x.shape[1:] != shape or not 1 <= len(x) <= most:
+        raise PeerError(f"x of {x.shape}: expected 1 to {most} rows of {shape}")
     if x.dtype.kind != "f":
         raise PeerError(f"x of {x.dtype}: expected float16, float32 or float64")
     if not np.isfinite(x).all():
@@ -210,7 +215,7 @@ def _parts(group: list[Work]) -> Iterator[list[Work]]:
     """In their order, as many together as fit into one forward."""
     part: list[Work] = []
     for work in group:
-        if part and sum(len(each.x) for each in part) + len(work.x) > protocol.ROWS:
+        if part and sum(len(each.x) for each in part) + len(work.x) > work.request.most:
             yield part
             part = []
         part.append(work)

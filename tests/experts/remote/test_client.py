@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ from torch import Tensor
 from decent import keys
 from decent.errors import ConfigError, ExpertLost, RuntimeFault
 from decent.experts import solvers
+from decent.experts.guidance import Guided
 from decent.experts.remote import connect, protocol
 from decent.experts.remote.protocol import Answer, Hello, Message, Request, Welcome
 from decent.experts.remote.server import Server, checked
@@ -53,6 +55,21 @@ def test_several_steps_are_eulers(file: Path) -> None:
     with island(served(0)) as server, connect(hosts(file, at(server)), 1) as experts:
         there = experts[0].steps(x, times).result(PATIENCE_S)
     assert torch.equal(there, solvers.along(times, solvers.euler, expert(0), x))
+
+
+def test_guided_steps_are_those_of_both_halves(file: Path) -> None:
+    x, _ = inputs()
+    times, labels = [1.0, 0.75, 0.5], torch.tensor([0, 1, -1, 4])
+    guided = Guided(expert(0), 2.5)
+    with island(served(0)) as server, connect(hosts(file, at(server)), 1) as experts:
+        there = experts[0].steps(x, times, labels, 2.5).result(PATIENCE_S)
+        with pytest.raises(ExpertLost, match="guidance of nan: expected a finite scale"):
+            experts[0].steps(x, times, labels, math.nan).result(PATIENCE_S)
+        many = torch.zeros(protocol.ROWS, *SHAPE)
+        with pytest.raises(ConfigError, match=f"expected 1 to {protocol.ROWS // 2}"):
+            experts[0].steps(many, times, many[:, 0].long(), 2.5)
+    here = solvers.along(times, solvers.euler, lambda x, t: guided(x, t, labels), x)
+    assert torch.equal(there, here)
 
 
 def test_requests_that_wait_share_a_forward(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import socket
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from cli.conftest import decent
 from torch import Tensor
 
 from decent import keys
-from decent.errors import ExpertLost, RuntimeFault
+from decent.errors import ConfigError, ExpertLost, RuntimeFault
 from decent.experts import networks, store
 from decent.experts.ensemble import Ensemble
 from decent.experts.prediction import AsVelocity, Model
@@ -100,6 +101,10 @@ def test_remote_samples_are_the_local_ones_to_rounding(
     own = drawn(local, "top_k:1")
     stepwise = sample_migrating(router, islands.experts, NOISE, STEPS)
     torch.testing.assert_close(stepwise.x, own, rtol=1e-4, atol=1e-5)
+    guided = sample_migrating(router, islands.experts, NOISE, STEPS, condition=LABELS, guidance=2)
+    torch.testing.assert_close(guided.x, drawn(local, "top_k:1", 2), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match="guidance = inf: expected a finite scale"):
+        sample_migrating(router, local, NOISE, STEPS, condition=LABELS, guidance=math.inf)
     longer = sample_migrating(router, islands.experts, NOISE, STEPS, every=5, condition=LABELS)
     here = sample_migrating(router, local, NOISE, STEPS, every=5, condition=LABELS)
     torch.testing.assert_close(longer.x, here.x, rtol=1e-4, atol=1e-5)

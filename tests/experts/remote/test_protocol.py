@@ -18,6 +18,7 @@ MESSAGES = [
     Welcome("job", 0, ((0, "a"), (3, "b"))),
     Velocity("job", 7, 2, "digest"),
     Steps("job", 8, 2, "digest", (1.0, 0.5, 0.0)),
+    Steps("job", 9, 2, "digest", (1.0, 0.0), 2.5),
     Answer("job", 8),
     Refuse("job", 8, "no"),
 ]
@@ -88,5 +89,5 @@ def test_forgeries_are_refused(content: object) -> None:
 
 def test_another_version_is_told_from_damage() -> None:
     frames = protocol.encode(Hello("job", 0), version=protocol.VERSION + 1)
-    with pytest.raises(PeerRefused, match="version 2"):
+    with pytest.raises(PeerRefused, match=f"version {protocol.VERSION + 1}"):
         protocol.decode(frames)
