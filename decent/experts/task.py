@@ -62,7 +62,11 @@ class Expert:
 
     def alone(self, config: Config, worker: int, workers: int) -> Trainer:
         """What trains expert `worker` by itself. Raises ConfigError unless there are as many
-        workers as experts."""
+        workers as experts, and for an optimizer, which is the ensemble's."""
+        if config.optimizer is not None:
+            raise ConfigError(
+                "[optimizer] for experts kept apart", "none: AdamW as the ensemble's settings say"
+            )
         if self._expert is not None:
             raise ConfigError(
                 f"task.expert = {self._expert} of workers kept apart", "an expert for each",

@@ -51,6 +51,10 @@ BAD = {
         ["launch", "--set", "merge=apart", "--set", "schedule=never", "--compare"],
         ["--compare of workers kept apart"],
     ),
+    "faults between nobody": (
+        ["chaos", "--set", "merge=apart", "--set", "schedule=never"],
+        ["workers kept apart", "faults are between them"],
+    ),
     "script to simulate": (["simulate", "no.py"], ["no.py", "decent launch"]),
     "no workers": (["launch", "-n", "0"], ["workers = 0", "1 or more"]),
     "not as many workers": (

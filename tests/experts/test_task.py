@@ -56,6 +56,7 @@ def test_two_workers_make_one_expert(folder: Path, tmp_path: Path) -> None:
     [
         (["merge=apart", "schedule=never", "workers=3"], "3 workers for the 2 experts"),
         (["merge=apart", "schedule=never", "workers=2", "task.expert=1"], "task.expert = 1"),
+        (["merge=apart", "schedule=never", "workers=2", "optimizer=SGD"], r"\[optimizer\]"),
         (["workers=2"], "task.expert is not given.*'never' and merge = 'apart'"),
     ],
 )
