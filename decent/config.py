@@ -228,13 +228,17 @@ class Config(Strict, frozen=True):
     def make_merge(self) -> _merge.Merge:
         return _merge.get(self.merge.name, **self.merge.options)
 
+    @property
+    def apart(self) -> bool:
+        """Whether workers have nothing to do with each other: no exchange, no merge."""
+        return _merge.kept_apart(self.make_merge(), self.make_schedule())
+
     def check(self) -> None:
         """Build everything that needs neither torch nor data, and discard it: raises InputError."""
         graph, dynamics = self.make_topology(), self.make_dynamics()
         if not getattr(dynamics, "needs_curvature", False):  # else the task has to be asked
             _dynamics.system_on(dynamics, graph)
-        self.make_schedule()
-        self.make_merge()
+        _merge.kept_apart(self.make_merge(), self.make_schedule())
 
     def to_toml(self) -> str:
         """As resolved: enough to run it again."""

@@ -59,6 +59,8 @@ def prepared(config: Config, wanted: Wanted, shared_memory: bool = False) -> Con
     topology = config.make_topology()
     if topology.n < 2:
         raise ConfigError(f"{topology.n} worker", "2 or more: faults are between them")
+    if config.apart:
+        raise ConfigError("workers kept apart", "some that exchange: faults are between them")
     if config.method is not None:
         raise ConfigError(f"method = {config.method.name!r}", "a run of real processes")
     if encrypts(config, topology):

@@ -72,6 +72,10 @@ def plan(
     source = None if script else target or "digits"
     config = _resolved(configs.load(source, options.overrides()))
     config.check()
+    if options.compare and config.apart:
+        raise ConfigError(
+            "--compare of workers kept apart", "a run that ends in one model", 'merge = "mean"'
+        )
     topology = config.make_topology()
     if options.out:
         check_unused(options.out)

@@ -21,8 +21,9 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import torch
@@ -128,6 +129,25 @@ class Training(OwnRandomness):
             parameters[name].data = part.clone()
             parameters[name].grad = None
         return module.eval()
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        return self._optimizer
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where it is, but for module and optimizer."""
+        facts = {"steps": self.steps, "seconds": self.seconds, "loss": self.loss, "key": self._key}
+        return facts | {"average": self._average.value, "random": self._random}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there. Raises ConfigError for the state of another training."""
+        if state["key"] != self._key:
+            raise ConfigError(
+                f"the checkpoint of {self.name} is of another training", "the same settings", AGAIN
+            )
+        self._average.value.copy_(state["average"])
+        self._random.copy_(state["random"])
+        self.steps, self.seconds, self.loss = state["steps"], state["seconds"], state["loss"]
 
     def save(self, path: Path) -> None:
         """Write a checkpoint."""

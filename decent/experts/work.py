@@ -100,8 +100,13 @@ def train(
     work = prepared(folder, name, options)
     training = Training(initial(work, name), work.objective, work.table, work.seed, name, device)
     training.run(on_step, checkpoint(folder, name))
+    return keep(folder, name, work, training)
+
+
+def keep(folder: Path, name: str, work: Work, training: Training) -> Record:
+    """Store what is trained; there is nothing to go on from any more."""
     stored = _stored(folder / name, work, training)
-    checkpoint(folder, name).unlink()
+    checkpoint(folder, name).unlink(missing_ok=True)
     return stored
 
 
@@ -137,6 +142,12 @@ def prepared(folder: Path, name: str, options: Options = DEFAULTS) -> Work:
     if name not in found:
         raise ConfigError(f"no {name} in {folder}", f"{', '.join(found)}, router, dense or student")
     return _flow(divided, divided.manifest.indices(found[name]), divided.settings.expert)
+
+
+def expert(divided: Divided, k: int, steps: int, batch_size: int) -> Work:
+    """What expert k learns from, in so many steps, whatever the settings say of these."""
+    table = msgspec.structs.replace(divided.settings.expert, steps=steps, batch_size=batch_size)
+    return _flow(divided, divided.manifest.indices(k), table)
 
 
 def labels(divided: Divided, which: np.ndarray[Any, Any]) -> Tensor | None:

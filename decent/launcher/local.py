@@ -23,7 +23,7 @@ from decent import errors
 from decent.config import Config
 from decent.errors import ConfigError, InputError
 from decent.folder import read_json, worker_folder
-from decent.launcher.resume import Run, begin, locked, newest
+from decent.launcher.resume import Run, begin, locked
 from decent.worker import Span
 
 Status = dict[str, Any]
@@ -56,15 +56,15 @@ class Local:
         self._task = script, tuple(arguments)
         self._context = multiprocessing.get_context("forkserver")
         given = (str(script.resolve()) if script else None), tuple(arguments)
-        self._run = resume or Run(secrets.token_hex(8), self.workers, *given)
+        self._run = resume or Run(secrets.token_hex(8), self.workers, *given, config.apart)
 
     def start(self) -> None:
         os.environ["OMP_NUM_THREADS"] = str(self.config.runtime.threads)
         self._context.set_forkserver_preload(["decent.runtime.warm"])
         self.origin_s -= begin(self._run, self.out)
         for me in range(self.workers):
-            lacks = bool(self._run.spans) and me not in self._run.spans
-            span = newest(self.out, me, self.workers) if lacks else self._run.spans.get(me)
+            lacks = bool(self._run.spans) and me not in self._run.spans and not self._run.apart
+            span = self._run.newest(self.out, me) if lacks else self._run.spans.get(me)
             self._processes.append(self._process(me, span, rejoins=lacks))
 
     def _process(self, me: int, span: Span | None, rejoins: bool) -> BaseProcess:
@@ -178,16 +178,19 @@ class Local:
         return again
 
     def _again(self, me: int) -> bool:
-        """Start a worker again that has died, if it may, and there is something to begin from."""
-        span = newest(self.out, me, self.workers)
+        """Start a worker again that has died, if it may, and there is something to begin from. One
+        kept apart goes on where it was, or begins anew, whatever the others do."""
+        span, apart = self._run.newest(self.out, me), self._run.apart
         over = any(status["state"] == "done" for status in self.status)
-        if not self._left[me] or over or (span is None and self.workers == 1):
+        lost = over or (span is None and self.workers == 1)
+        if not self._left[me] or (lost and not apart):
             return False
         self._left[me] -= 1
-        self._returning.add(me)
+        if not apart:
+            self._returning.add(me)
         for name in ("error.json", "result.json"):
             (worker_folder(self.out, me) / name).unlink(missing_ok=True)
-        self._processes[me] = self._process(me, span, rejoins=True)
+        self._processes[me] = self._process(me, span, rejoins=not apart)
         return True
 
     def _cause(self, me: int, code: int) -> tuple[type[InputError] | None, str, bool]:

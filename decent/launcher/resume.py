@@ -32,6 +32,8 @@ class Run:
     workers: int
     script: str | None = None
     arguments: tuple[str, ...] = ()
+    apart: bool = False
+    """whether workers have nothing to do with each other"""
     resumed: int = 0
     spans: dict[int, Span] = field(default_factory=dict)
 
@@ -39,6 +41,17 @@ class Run:
     def name(self) -> str:
         """As messages have it."""
         return f"{self.id}+{self.resumed}" if self.resumed else self.id
+
+    @property
+    def together(self) -> int:
+        """How many workers' checkpoints have to fit together."""
+        return 1 if self.apart else self.workers
+
+    def newest(self, out: Path, worker: int) -> Span | None:
+        """A worker's latest checkpoint."""
+        from decent.runtime.checkpoint import Checkpoints
+
+        return next(reversed(Checkpoints(out, worker, self.together).spans()), None)
 
     def write(self, out: Path) -> None:
         known = asdict(self)
@@ -56,7 +69,7 @@ def read(out: Path) -> Run:
     if (out / "summary.json").is_file() and _finished(read_json(out / "summary.json")):
         raise ConfigError(
             f"--resume {out}: this run has come to its end", "one that was broken off",
-            "its merged model is in the folder; start a new run to train more",
+            "its models are in the folder; start a new run to train more",
         )  # fmt: skip
     found = read_json(out / FILE)
     return Run(**{**found, "arguments": tuple(found["arguments"])})
@@ -67,26 +80,17 @@ def _finished(summary: dict[str, Any]) -> bool:
     return not summary["interrupted"] and not failed
 
 
-def newest(out: Path, worker: int, workers: int) -> Span | None:
-    """A worker's latest checkpoint."""
-    from decent.runtime.checkpoint import Checkpoints
-
-    return next(reversed(Checkpoints(out, worker, workers).spans()), None)
-
-
 def resumable(out: Path, restarts: int = 0) -> Run:
     """The run in `out`, with the checkpoints that its workers go on from. With `restarts`, those
-    that lack one may rejoin the others."""
-    from decent.runtime.checkpoint import lines
-
+    that lack one may rejoin the others; those kept apart begin anew."""
     run = read(out)
-    spans = lines(out, run.workers)
+    spans = _spans(run, out)
     if not spans:
         raise ConfigError(
             f"--resume {out}: there is no checkpoint in it", "a run that has taken some", ASK
         )
     lacking = sorted(set(range(run.workers)) - set(spans))
-    if lacking and not restarts:
+    if lacking and not restarts and not run.apart:
         raise ConfigError(
             f"--resume {out}: no checkpoint that goes with those of the others, of worker"
             f"{'s' * (len(lacking) > 1)} {', '.join(map(str, lacking))}",
@@ -94,6 +98,16 @@ def resumable(out: Path, restarts: int = 0) -> Run:
             "give --restarts 1: they rejoin the others, from an older one or a neighbour's model",
         )  # fmt: skip
     return replace(run, spans=spans, resumed=run.resumed + 1)
+
+
+def _spans(run: Run, out: Path) -> dict[int, Span]:
+    """One line of checkpoints, or each worker's newest if they are apart."""
+    from decent.runtime.checkpoint import lines
+
+    if not run.apart:
+        return lines(out, run.workers)
+    found = {worker: run.newest(out, worker) for worker in range(run.workers)}
+    return {worker: span for worker, span in found.items() if span is not None}
 
 
 def begin(run: Run, out: Path) -> float:
@@ -106,7 +120,7 @@ def begin(run: Run, out: Path) -> float:
     for worker in range(run.workers):
         for name in STALE:
             (worker_folder(out, worker) / name).unlink(missing_ok=True)
-    if run.workers == 1:
+    if run.together == 1:
         return 0.0
     files = [Checkpoints(out, me, run.workers).path(s, "gossip") for me, s in run.spans.items()]
     return max(map(seconds, files), default=0.0)

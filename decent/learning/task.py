@@ -32,7 +32,8 @@ METHODS = ("model", "data", "loss", "evaluate")
 class Task(Protocol):
     """What a worker needs to train. `optimizer(model) -> torch.optim.Optimizer` may be added;
     without it a worker takes plain SGD. So may `keep(model, steps)`, which is called once, with the
-    merged model."""
+    merged model, or by each worker with its own where they are kept apart; and `alone(config,
+    worker, workers)`, which makes the `Trainer` of a worker kept apart."""
 
     @property
     def name(self) -> str: ...

@@ -112,6 +112,11 @@ class Trainer(OwnRandomness):
         rng = stream(self._seed, "recalibration", self.worker)
         return list(islice(endless(self._data, self._batch_size, rng), count))
 
+    def keep(self) -> None:
+        """Have the task keep the model as it is now, at the end of all, if it does."""
+        if hasattr(self.task, "keep"):
+            self.task.keep(self.model, self.steps)
+
     def _finite(self, loss: float) -> float:
         if not math.isfinite(loss):
             raise RuntimeFault(
@@ -124,6 +129,9 @@ class Trainer(OwnRandomness):
     def of(cls, config: Config, worker: int, workers: int) -> Trainer:
         """Worker `worker`'s trainer as a run's configuration describes it."""
         task = load(config.task.name, config.seed, **config.task.options)
+        if config.apart and hasattr(task, "alone"):
+            alone: Trainer = task.alone(config, worker, workers)
+            return alone
         chosen = config.optimizer
         make = None if chosen is None else partial(make_optimizer, chosen)
         return cls(task, worker, workers, config.seed, config.batch_size, config.init, make)

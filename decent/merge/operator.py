@@ -5,8 +5,8 @@ A *reducible* operator is fully described by what one worker weighs: the merged 
     x̄ = Σ_i w_i·x_i / Σ_i w_i,        w_i = weight(samples of worker i),
 
 so that any reduction of the pair (w_i·x_i, w_i), along a tree, a ring or a file list, carries it
-out. Operators of a user's own are named "package.module:object", the object being an instance or
-something that makes one.
+out. `Apart` alone is none: where it is chosen nothing is merged. Operators of a user's own are
+named "package.module:object", the object being an instance or something that makes one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from decent import plugins
 from decent.errors import ModelError
+from decent.merge.apart import Apart
 from decent.merge.mean import Mean
 from decent.merge.weighted import Weighted
 
@@ -31,8 +32,8 @@ class Merge(Protocol):
         ...
 
 
-BUILT_IN: dict[str, type[Mean] | type[Weighted]] = {
-    operator.name: operator for operator in (Mean, Weighted)
+BUILT_IN: dict[str, type[Mean] | type[Weighted] | type[Apart]] = {
+    operator.name: operator for operator in (Mean, Weighted, Apart)
 }
 
 

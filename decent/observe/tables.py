@@ -67,8 +67,11 @@ def headline(summary: Summary) -> str:
     topology = summary["topology"]
     workers = f"{topology['n']} worker{'s' * (topology['n'] != 1)}"
     script = summary["script"]
+    what = " ".join(script) if script else summary["task"]
+    if summary["merge"] == "apart":
+        return f"{what} · {workers}, kept apart"
     parts = [
-        " ".join(script) if script else summary["task"],
+        what,
         f"{workers}, {topology['name']}" if topology["n"] > 1 else workers,
         f"{summary['dynamics']}, {summary['schedule']}",
         f"{topology['models_per_step']:.3g} models per step",

@@ -39,7 +39,7 @@ TYPES = {"f4": "F32", "f8": "F64", "u1": "U8", "i8": "I64", "u4": "U32", "i4": "
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Those of worker `me` in the folder of a run of `workers`."""
+    """Those of worker `me` in the folder of a run of `workers`; 1 also for one kept apart."""
 
     run: Path
     me: int
@@ -74,7 +74,8 @@ class Checkpoints:
         """Remove what is older than the newest line of all, but for the newest two. Called by one
         process; the other may be writing the other part of the newest."""
         own = self.spans()
-        common = line({me: self.of(me).spans() for me in range(self.workers)})
+        crew = range(self.workers) if self.workers > 1 else [self.me]
+        common = line({me: self.of(me).spans() for me in crew})
         oldest = common.get(self.me, own[0] if own else None)
         kept = [span for span in own if oldest is None or span.cut >= oldest.cut][-MOST:]
         kept += own[-NEWEST:]

@@ -90,9 +90,9 @@ def train(config: Config) -> None:
         gossip.log(**trainer.evaluate())
         gossip.merge(trainer.samples, trainer.batches(32), trainer.task.loss)
         if here.me == min(gossip.merged_among):
-            gossip.log(**trainer.evaluate())
-            if hasattr(trainer.task, "keep"):
-                trainer.task.keep(trainer.model, trainer.steps)
+            if not config.apart:
+                gossip.log(**trainer.evaluate())
+            trainer.keep()
 
 
 def _script(job: Job) -> None:

@@ -87,12 +87,15 @@ class Gossip:
         self._model, self._optimizer = model, optimizer
         config = self.world.config
         self._merge = _made(merge, merge_package.get) or config.make_merge()
+        when = schedule_package.get(schedule) if schedule else config.make_schedule()
+        self._apart = self.world.keeps_apart(self._merge, when)
         self._planned = steps
         self._round = 0
         self._reported_s = -np.inf
         self._status: dict[str, Any] = {"worker": self.world.me, "state": "training"}
         self._stats: dict[str, Any] = {}
-        self._keeper = Keeper(self.world, self.topology.n, model, optimizer)
+        together = 1 if self._apart else self.topology.n
+        self._keeper = Keeper(self.world, together, model, optimizer)
         self._steps, self._metrics = self._keeper.step, self._keeper.journal
         self._result: dict[str, Any] = {"metrics": self._keeper.measured, "merged": {}}
         self._partner: Partner | None = None
@@ -101,11 +104,8 @@ class Gossip:
         atexit.register(self.close)
         self.merged_among: list[int] = [self.world.me]
         self._keeper.restore()
-        if self.topology.n > 1:
-            self._join(
-                _made(dynamics, dynamics_package.get) or config.make_dynamics(),
-                schedule_package.get(schedule) if schedule else config.make_schedule(),
-            )
+        if together > 1:
+            self._join(_made(dynamics, dynamics_package.get) or config.make_dynamics(), when)
         self._keeper.begin(self._partner)
 
     # one worker among others
@@ -212,6 +212,7 @@ class Gossip:
         the config; to recalibrate them it takes `batches` of local data (and `forward(model,
         batch)` where a batch is not the model's input), else they are averaged. In a process that
         `decent` did not launch the mean is over torch.distributed's process group, if there is one.
+        Where the merge is "apart" the model stays as it is, and nobody is waited for.
         """
         if self._round > 0:
             raise ModelError(
@@ -220,6 +221,8 @@ class Gossip:
             )  # fmt: skip
         weight = self._merge.weight(samples)
         self._save("model")
+        if self._apart:
+            return self.merged_among
         if self._partner is not None:
             assert self._gate is not None
             self._gate.leave()
@@ -263,7 +266,10 @@ class Gossip:
         between workers, however large what they have in common.
         """
         if self._round == 0:
-            raise ModelError("mean() before merge()", "the merge first", "call merge() before it")
+            raise ModelError(
+                "mean() before merge(), or of workers kept apart", "the merge first",
+                "call merge() before it",
+            )  # fmt: skip
         if self._partner is None:
             return group.mean(vector, weight) if group.grouped() else vector
         rough = self._mean(vector, weight)

@@ -13,6 +13,8 @@ from typing import Any
 
 from decent.config import Config
 from decent.errors import ConfigError
+from decent.merge import Merge, kept_apart
+from decent.schedule import Schedule
 from decent.topology import Topology
 from decent.worker import Span
 
@@ -34,6 +36,18 @@ class World:
     span: Span | None = None
     rejoins: bool = False
     returns: bool = False
+
+    def keeps_apart(self, merge: Merge, schedule: Schedule) -> bool:
+        """Whether this worker has nothing to do with others. Raises ConfigError where whoever
+        launched it thinks otherwise."""
+        apart = kept_apart(merge, schedule)
+        if self.folder is not None and apart != self.config.apart:
+            raise ConfigError(
+                f"merge {merge.name!r} in the script, {self.config.merge.name!r} in the run",
+                '"apart" in both or in neither',
+                "decent launch --set merge=apart --set schedule=never",
+            )
+        return apart
 
 
 _current: World | None = None

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from decent.config import Config, Named
-from decent.errors import RuntimeFault
+from decent.errors import ConfigError, RuntimeFault
 from decent.folder import Journal, worker_folder, write_json
 from decent.learning import (
     Trainer,
@@ -179,8 +179,14 @@ def simulate(
     """Run `config` in virtual time. The outcome has the shape of `launcher.launch`'s; `options`
     are those of the ideal engine (`ideal.run.simulate`), if it is to run that.
 
-    Raises RuntimeFault where every worker has failed.
+    Raises ConfigError where workers have nothing to do with each other, RuntimeFault where every
+    one has failed.
     """
+    if config.apart:
+        raise ConfigError(
+            "workers that neither exchange nor merge", "something to simulate",
+            'run it by decent launch, or set merge = "mean"',
+        )  # fmt: skip
     if config.method is not None:
         return rounds.simulate(config, out, on_status)
     if config.simulation.fidelity == "ideal":

@@ -39,6 +39,22 @@ BAD = {
         ["launch", "no.py", "--lr", "1"],
         ["no.py: no such file", "a Python script", "Check the path"],
     ),
+    "exchanges and no merge": (
+        ["launch", "--set", "merge=apart"],
+        ["merge 'apart'", "the schedule 'never'", 'merge = "mean"'],
+    ),
+    "nothing to simulate": (
+        ["simulate", "--set", "merge=apart", "--set", "schedule=never"],
+        ["neither exchange nor merge", "decent launch"],
+    ),
+    "nothing to compare with": (
+        ["launch", "--set", "merge=apart", "--set", "schedule=never", "--compare"],
+        ["--compare of workers kept apart"],
+    ),
+    "faults between nobody": (
+        ["chaos", "--set", "merge=apart", "--set", "schedule=never"],
+        ["workers kept apart", "faults are between them"],
+    ),
     "script to simulate": (["simulate", "no.py"], ["no.py", "decent launch"]),
     "no workers": (["launch", "-n", "0"], ["workers = 0", "1 or more"]),
     "not as many workers": (

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from decent import config, launcher
 from decent.errors import ConfigError, InputError
 from decent.experts import isolated, settings, store, work
 from decent.experts.evaluation import evaluate, router_report
@@ -97,6 +98,41 @@ def test_one_killed_leaves_the_others_and_goes_on(folder: Path) -> None:
     resumed = digests(folder)
     work.train(folder, "expert_1", again=True)
     assert digests(folder) == resumed
+
+
+@pytest.mark.parametrize("victim", [None, 1])
+def test_the_workers_of_one_launch_make_the_same(
+    folder: Path, tmp_path: Path, victim: int | None
+) -> None:
+    """As many as experts; one that is killed goes on by itself, and nobody else notices."""
+    lengthen(folder, 3000)
+    killed, seen = [], []
+
+    def act(statuses: list[dict[str, Any]]) -> None:
+        seen.append([each["pid"] for each in statuses])
+        if victim is not None and not killed and statuses[victim]["step"] > 200:
+            killed.append(statuses[victim]["pid"])
+            os.kill(statuses[victim]["pid"], signal.SIGKILL)
+
+    chosen = config.load(None, [
+        "task.name=decent.experts.task:Expert", f"task.folder={folder}", "workers=3", "steps=3000",
+        "batch_size=8", "schedule=never", "merge=apart", "runtime.restarts=1",
+        "runtime.checkpoint_every=100", "seed=5",
+    ])  # fmt: skip
+    outcome = launcher.launch(chosen, tmp_path / "run", on_status=act)
+    assert outcome["faults"] == []
+    assert [each["worker"] for each in outcome["restarts"]] == ([] if victim is None else [victim])
+    assert [len({pids[me] for pids in seen}) for me in range(3)] == [
+        1 + (me == victim) for me in range(3)
+    ]
+    taken = [each["checkpoints"]["taken"] for each in outcome["results"]]
+    assert [count < 30 for count in taken] == [me == victim for me in range(3)]
+    assert outcome["merged"] == {}
+    assert all(each["metrics"]["loss"] > 0 for each in outcome["results"])
+    launched = digests(folder)
+    for name in NAMES:
+        work.train(folder, name, again=True)
+    assert digests(folder) == launched
 
 
 def test_an_interruption_stops_all_with_checkpoints(folder: Path) -> None:

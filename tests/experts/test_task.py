@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from decent import config, launcher
-from decent.errors import TaskError
+from decent.errors import ConfigError, TaskError
 from decent.experts import settings, store
 from decent.experts.partition import partition
 from decent.experts.task import Expert
@@ -49,3 +49,20 @@ def test_two_workers_make_one_expert(folder: Path, tmp_path: Path) -> None:
     task = Expert(str(folder), 1)
     assert task.evaluate(module)["loss"] == pytest.approx(outcome["merged"]["loss"], rel=1e-4)
     assert not (folder / "expert_0").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        (["merge=apart", "schedule=never", "workers=3"], "3 workers for the 2 experts"),
+        (["merge=apart", "schedule=never", "workers=2", "task.expert=1"], "task.expert = 1"),
+        (["merge=apart", "schedule=never", "workers=2", "optimizer=SGD"], r"\[optimizer\]"),
+        (["workers=2"], "task.expert is not given.*'never' and merge = 'apart'"),
+    ],
+)
+def test_one_expert_for_all_or_one_for_each(
+    folder: Path, tmp_path: Path, settings: list[str], complaint: str
+) -> None:
+    task = ["task.name=decent.experts.task:Expert", f"task.folder={folder}"]
+    with pytest.raises(ConfigError, match=complaint.replace("'", "[\"']")):
+        launcher.launch(config.load(None, [*task, *settings]), tmp_path / "run")

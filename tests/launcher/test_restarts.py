@@ -97,6 +97,35 @@ model =""", 1)  # fmt: skip
     assert outcome["merged_among"] == [0, 2]
 
 
+def test_one_kept_apart_comes_back_whenever(job: Job) -> None:
+    """The others are done already; nothing is merged, and nobody has listened."""
+    late = """
+from pathlib import Path
+home = gossip.world.folder / "workers"
+while me == 1 and not gossip.resumed and not all(
+    (home / other / "result.json").exists() for other in "02"
+): time.sleep(0.1)
+"""
+    dying = 'if me == 1 and step == 15 and not gossip.resumed: raise ValueError("once")'
+    code = SCRIPT + late + SLOW.replace("60", "20").replace("0.04)", f"0)\n    {dying}")
+    settings = config(
+        3, merge="apart", schedule="never", runtime__checkpoint_every=5, runtime__restarts=1
+    )
+    outcome = job.run(settings, code)
+    assert outcome["faults"] == []
+    assert [each["worker"] for each in outcome["restarts"]] == [1]
+    assert outcome["merged_among"] == []
+    steps = stepped(job, 1)
+    assert steps[:16] == list(range(16))
+    assert steps[16:] in (list(range(10, 20)), list(range(15, 20)))
+    for me in range(3):
+        home = job.folder / "run/workers" / str(me)
+        assert job.said(me)[-1] == f"merged [{me}]"
+        assert (home / "model.safetensors").is_file()
+        assert not (home / "endpoint.json").exists()
+    assert not (job.folder / "run/merged.safetensors").exists()
+
+
 def test_from_the_command_line(job: Job) -> None:
     done = decent(
         "launch", "-n", "2", "--restarts", "3", "--set", "steps=5", "-o", job.folder / "o"

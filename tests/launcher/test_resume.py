@@ -19,7 +19,7 @@ from decent.errors import ConfigError
 from decent.folder import write_json
 from decent.launcher import resumable
 from decent.launcher.resume import locked
-from decent.runtime.checkpoint import lines
+from decent.runtime.checkpoint import Checkpoints, lines
 from launcher.jobs import PATIENCE_S, SCRIPT, Job, Statuses, alive, below, config
 
 COMMAND = "import sys; from decent.cli import main; main(sys.argv[1:], prog_name='decent')"
@@ -139,6 +139,26 @@ def test_a_script_goes_on_and_what_it_keeps(tmp_path: Path, job: Job) -> None:
     for me in range(3):
         assert job.said(me)[-1] == "merged [0, 1, 2] True"
     assert decent("audit", job.folder / "run").exit_code == 0
+
+
+def test_each_kept_apart_goes_on_by_itself(job: Job) -> None:
+    """From its own newest checkpoint; one that has none begins anew."""
+    run_folder, struck = job.folder / "run", []
+
+    def act(statuses: Statuses) -> None:
+        if not struck and all(Checkpoints(run_folder, me, 1).spans() for me in (0, 1)):
+            struck.append(os.kill(os.getpid(), signal.SIGINT))
+
+    settings = config(3, merge="apart", schedule="never", runtime__checkpoint_every=20)
+    pace = "(0.02, 0.01, 0.3)[me] * ('+' not in gossip.world.run)"
+    uneven = LOOP.replace("float(sys.argv[2])", pace)
+    assert job.run(settings, uneven, ["300", "0"], act=act)["interrupted"]
+    (run_folder / "config.toml").write_text(settings.to_toml())
+    done = decent("launch", "--resume", run_folder)
+    assert done.exit_code == 0, done.output
+    assert "3 workers, kept apart" in done.stdout
+    said = [job.said(me)[-1] for me in range(3)]
+    assert said == ["merged [0] True", "merged [1] True", "merged [2] False"]
 
 
 def test_a_worker_that_has_finished_takes_checkpoints_for_the_others(job: Job) -> None:

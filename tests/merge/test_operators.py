@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from decent.errors import ModelError
-from decent.merge import Mean, Merge, Weighted, average, get
+from decent.errors import ConfigError, ModelError
+from decent.merge import Apart, Mean, Merge, Weighted, average, get, kept_apart
+from decent.schedule import Never, Poisson
 
 
 class ByRoot:
@@ -33,9 +34,16 @@ def test_operators_weigh_workers() -> None:
         Weighted().weight(-1)
 
 
-@pytest.mark.parametrize("name", ["mean", "weighted"])
+@pytest.mark.parametrize("name", ["mean", "weighted", "apart"])
 def test_built_in_operators_by_name(name: str) -> None:
     assert get(name).name == name
+
+
+def test_who_exchanges_is_not_apart() -> None:
+    assert kept_apart(Apart(), Never())
+    assert not kept_apart(Mean(), Never())
+    with pytest.raises(ConfigError, match=r"'apart'.*the schedule 'never'"):
+        kept_apart(Apart(), Poisson())
 
 
 @pytest.mark.parametrize("attribute", ["ByRoot", "READY", "factory"])
@@ -46,7 +54,7 @@ def test_operators_of_the_users_own(attribute: str) -> None:
 
 
 def test_an_unknown_name_lists_the_names() -> None:
-    with pytest.raises(ModelError, match="'median': expected one of mean, weighted"):
+    with pytest.raises(ModelError, match="'median': expected one of mean, weighted, apart"):
         get("median")
 
 

@@ -44,6 +44,15 @@ def small() -> tuple[nn.Module, torch.optim.Optimizer]:
     return model, torch.optim.SGD(model.parameters(), lr=0.1)
 
 
+def test_a_script_and_its_run_agree_on_who_is_apart(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'apart' in the script, 'mean' in the run"):
+        decent.Gossip(*small(), schedule="never", merge="apart", world=World(folder=tmp_path))
+    with decent.Gossip(*small(), schedule="never", merge="apart") as gossip:
+        assert gossip.merge() == [0]
+        with pytest.raises(ModelError, match="kept apart"):
+            gossip.mean(np.ones(2))
+
+
 def test_alone_everything_works_and_nothing_happens() -> None:
     model, optimizer = small()
     where = [parameter.data_ptr() for parameter in model.parameters()]
