@@ -214,11 +214,11 @@ def _mixed(x: Tensor, weights: Tensor, answers: list[Answer]) -> Tensor:
     """Σ_k w_k u_k, summed in the order of the experts."""
     mixed = torch.zeros_like(x)
     for rows, experts, answer in answers:
-        weighted = spread(weights[rows, experts], x) * answer.to(x)
+        own = spread(weights[rows, experts], x)
         if isinstance(rows, slice):
-            mixed += weighted
+            mixed.addcmul_(own, answer.to(x))
         else:
-            mixed.index_add_(0, rows, weighted)
+            mixed.index_add_(0, rows, own * answer.to(x))
     if not (mixed.sum().isfinite() or mixed.isfinite().all()):  # the sum is quicker
         wild = ", ".join(map(str, sorted(_wild(answers))))
         raise RuntimeFault(f"velocities of expert {wild} are not finite; train it again")

@@ -65,8 +65,9 @@ class _Layer(nn.Module):
         self._tensors = [each._parameters for each in layers]
 
     def forward(self, rows: Tensor) -> Tensor:
-        parts = zip(self._tensors, rows.split_with_sizes(self._together.counts), strict=True)
-        return torch.cat([self._call(part, *own.values()) for own, part in parts if len(part)])
+        counts = self._together.counts
+        parts = zip(self._tensors, rows.split_with_sizes(counts), counts, strict=True)
+        return torch.cat([self._call(part, *own.values()) for own, part, count in parts if count])
 
 
 def together(experts: Sequence[Model]) -> Together | None:
