@@ -1,8 +1,9 @@
 """What routing costs: one forward of a dense model against an ensemble of eight of its size.
 
 Top-1 is compared with one forward of the whole batch, the full ensemble with eight; the router has
-its logits at hand, so that dispatch and mixing alone are added. Milliseconds are medians, in turn
-in one run, of one thread unless told otherwise.
+its logits at hand, so that dispatch and mixing alone are added. Experts are asked together where
+that pays, else one by one; which is printed. Milliseconds are medians, in turn in one run, of one
+thread unless told otherwise.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 
 from decent.errors import ConfigError
 from decent.experts import networks
 from decent.experts.ensemble import Ensemble
+from decent.experts.together import together
 
 EXPERTS = 8
 SHAPES: dict[str, tuple[int, ...]] = {"mlp": (64,), "dit": (1, 28, 28)}
@@ -52,5 +55,11 @@ def bench_experts(
     ms = {name: statistics.median(each[1:]) for name, each in took.items()}
     return {
         "network": network, "width": width, "batch": batch, "ms": ms,
+        "asked": {"top_1": _asked(models, batch), "full": _asked(models, EXPERTS * batch)},
         "top 1 over dense": ms["top_1"] / ms["dense"], "full over eight": ms["full"] / ms["eight"],
     }  # fmt: skip
+
+
+def _asked(models: list[nn.Module], rows: int) -> str:
+    joint = together(models)
+    return "one by one" if joint is None or not joint.pays(rows) else "together"

@@ -2,7 +2,8 @@
 
 w = p(k | x_t, t, c), or what a strategy leaves of it, comes from the router; every expert answers
 for the rows that have a weight for it, in one call, and is not called when there are none. Experts
-that offer `submit` are all asked before the first answer is awaited.
+that offer `submit` are all asked before the first answer is awaited; small ones of one architecture
+are asked at once (`together`).
 
 An expert that is lost (`ExpertLost`) is masked in the logits and the step is done over: what is
 left is exactly the flow of the remaining data. That is exact for states that could still become
@@ -26,6 +27,11 @@ from decent.experts.draw import Draw
 from decent.experts.path import spread
 from decent.experts.prediction import Model
 from decent.experts.strategy import START, Strategy, probabilities
+from decent.experts.together import together
+
+Rows = Tensor | slice
+Answer = tuple[Rows, Tensor | int, Tensor]
+"""rows [M], the expert of each or of all, and their velocities [M, *S]"""
 
 
 class Ensemble(nn.Module):
@@ -47,6 +53,7 @@ class Ensemble(nn.Module):
         super().__init__()
         self.experts, self.router, self.floor = list(experts), router, floor
         self._registered = nn.ModuleList(each for each in experts if isinstance(each, nn.Module))
+        self._together = together(self.experts)
         self.strategy = strategies.strategy(strategy)
         self.log_pi = None if pi is None else torch.tensor(pi, dtype=torch.float64).log()
         self.lost: dict[int, str] = {}
@@ -161,20 +168,30 @@ class Ensemble(nn.Module):
 
     def _ask(
         self, x: Tensor, t: Tensor, condition: Tensor | None, weights: Tensor
-    ) -> tuple[dict[int, tuple[Tensor, Tensor]], dict[int, ExpertLost]]:
-        """For each expert with work its rows and its answer; and the experts lost."""
+    ) -> tuple[list[Answer], dict[int, ExpertLost]]:
+        """The answers of the experts with work; and the experts lost."""
+        experts, rows = weights.mT.nonzero().unbind(1)  # sorted by expert
+        counts = experts.bincount(minlength=len(self.experts)).tolist()
+        if self._together is None or not self._together.pays(len(rows)):
+            return self._ask_each(x, t, condition, rows.split_with_sizes(counts))
+        self.asked += len(rows)
+        return [(rows, experts, self._together(counts, *_share(rows, x, t, condition)))], {}
+
+    def _ask_each(
+        self, x: Tensor, t: Tensor, condition: Tensor | None, parts: Sequence[Tensor]
+    ) -> tuple[list[Answer], dict[int, ExpertLost]]:
+        """By a call of each expert for its part of the rows."""
         calls: dict[int, Callable[[], Tensor]] = {}
-        rows, lost = {}, dict[int, ExpertLost]()
-        for k in weights.any(0).nonzero()[:, 0].tolist():
-            rows[k] = weights[:, k].nonzero()[:, 0]
+        rows = {k: _all_of(part, len(x)) for k, part in enumerate(parts) if len(part)}
+        answers, lost = {}, dict[int, ExpertLost]()
+        for k, own in rows.items():
             with _noting(k, lost):
-                calls[k] = _started(self.experts[k], *_share(rows[k], x, t, condition))
-        answers = {}
+                calls[k] = _started(self.experts[k], *_share(own, x, t, condition))
         for k in sorted(calls, key=lambda k: hasattr(self.experts[k], "submit")):
             with _noting(k, lost):
-                answers[k] = (rows[k], _checked(k, calls[k](), (len(rows[k]), *x.shape[1:])))
-                self.asked += len(rows[k])
-        return answers, lost
+                answers[k] = _checked(k, calls[k](), (len(parts[k]), *x.shape[1:]))
+                self.asked += len(parts[k])
+        return [(rows[k], k, answers[k]) for k in sorted(answers)], lost
 
     def _lose(
         self, lost: dict[int, ExpertLost], logits: Tensor, t: Tensor, draw: Draw, prior: bool
@@ -193,23 +210,35 @@ def ensemble_in(model: Model) -> Ensemble | None:
     return next((each for each in modules if isinstance(each, Ensemble)), None)
 
 
-def _mixed(x: Tensor, weights: Tensor, answers: dict[int, tuple[Tensor, Tensor]]) -> Tensor:
+def _mixed(x: Tensor, weights: Tensor, answers: list[Answer]) -> Tensor:
     """Σ_k w_k u_k, summed in the order of the experts."""
     mixed = torch.zeros_like(x)
-    for k in sorted(answers):
-        rows, answer = answers[k]
-        mixed.index_add_(0, rows, spread(weights[rows, k], x) * answer.to(x))
-    if not mixed.isfinite().all():
-        wild = [str(k) for k, (_, answer) in answers.items() if not answer.isfinite().all()]
-        raise RuntimeFault(f"velocities of expert {', '.join(wild)} are not finite; train it again")
+    for rows, experts, answer in answers:
+        own = spread(weights[rows, experts], x)
+        if isinstance(rows, slice):
+            mixed.addcmul_(own, answer.to(x))
+        else:
+            mixed.index_add_(0, rows, own * answer.to(x))
+    if not (mixed.sum().isfinite() or mixed.isfinite().all()):  # the sum is quicker
+        wild = ", ".join(map(str, sorted(_wild(answers))))
+        raise RuntimeFault(f"velocities of expert {wild} are not finite; train it again")
     return mixed
 
 
+def _wild(answers: list[Answer]) -> set[int]:
+    """The experts whose answers are not finite."""
+    finite = [(experts, each.flatten(1).isfinite().all(1)) for _, experts, each in answers]
+    return {k for experts, each in finite for k in torch.where(each, -1, experts).tolist()} - {-1}
+
+
+def _all_of(rows: Tensor, count: int) -> Rows:
+    """`rows`, without gathering where they are all."""
+    return slice(None) if len(rows) == count else rows
+
+
 def _share(
-    rows: Tensor, x: Tensor, t: Tensor, condition: Tensor | None
+    rows: Rows, x: Tensor, t: Tensor, condition: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    if len(rows) == len(x):
-        return x, t, condition
     return x[rows], t[rows], None if condition is None else condition[rows]
 
 

@@ -106,6 +106,12 @@ class Full(Subset):
 class TopK(Subset):
     n: int = 1
 
+    def __call__(self, logits: Tensor, t: Tensor, draw: Draw) -> Tensor:
+        if self.n > 1:
+            return super().__call__(logits, t, draw)
+        best = _first(logits).argmax(-1, keepdim=True)  # of one the softmax is 1
+        return torch.zeros_like(_wide(logits)).scatter(-1, best.expand(*logits.shape[:-1], 1), 1.0)
+
     def choose(self, logits: Tensor, t: Tensor, draw: Draw) -> Tensor:
         best = logits.topk(min(self.n, logits.shape[-1])).indices
         return torch.zeros_like(logits, dtype=torch.bool).scatter(-1, best, True)

@@ -15,6 +15,7 @@ def test_its_ratios_are_those_of_its_times() -> None:
         torch.set_num_threads(threads)
     assert set(figures["ms"]) == {"dense", "top_1", "eight", "full"}
     assert figures["top 1 over dense"] == figures["ms"]["top_1"] / figures["ms"]["dense"]
+    assert figures["asked"] == {"top_1": "together", "full": "together"}
 
 
 def test_no_rounds_are_refused() -> None:

@@ -14,8 +14,8 @@ from decent.experts.draw import Draw
 from decent.experts.strategy import renormalised, strategy
 
 ROUTED = [
-    "full", "top_k:2", "nucleus:0.9", "nucleus:0", "threshold:0.1", "threshold:1", "sample:3",
-    "full@0.7, top_k:1", "nucleus:0.9@0.5, sample:2@0.2, threshold:0.1",
+    "full", "top_k:1", "top_k:2", "nucleus:0.9", "nucleus:0", "threshold:0.1", "threshold:1",
+    "sample:3", "full@0.7, top_k:1", "nucleus:0.9@0.5, sample:2@0.2, threshold:0.1",
 ]  # fmt: skip
 numbers = arrays("float32", (6, 5), elements=st.floats(-1000, 1000, width=32))
 times = torch.tensor([1.0, 0.8, 0.7, 0.5, 0.2, 0.0])
@@ -40,7 +40,7 @@ def test_rows_are_shares_and_a_lost_expert_has_none(array, text, lost, halves) -
     assert not lost or (w[..., 2] == 0).all()
 
 
-@given(numbers, st.sampled_from(ROUTED[:6]))
+@given(numbers, st.sampled_from(ROUTED[:7]))
 def test_a_truncation_is_the_softmax_over_what_it_keeps(array, text) -> None:
     logits = torch.from_numpy(array).double()
     w = weights(text, logits)
