@@ -252,7 +252,7 @@ def _shipped(name: str) -> bool:
 def load(source: str | Path | None = None, overrides: Iterable[str] = ()) -> Config:
     """A config from a TOML file, a name that comes with decent, or the defaults; then
     `KEY=VALUE` overrides, keys dotted, values as in TOML (bare words are strings)."""
-    data = _read(_locate(source)) if source is not None else {}
+    data = _read(locate(source, "launch")) if source is not None else {}
     for override in overrides:
         toml.override(data, override)
     return from_dict(data)
@@ -264,12 +264,13 @@ def from_dict(data: dict[str, Any]) -> Config:
     return toml.convert(data, Config)
 
 
-def _locate(source: str | Path) -> Path:
+def locate(source: str | Path, folder: str) -> Path:
+    """A TOML file by its path, or by its name in a `folder` that comes with decent."""
     path = Path(source)
-    if path.suffix == ".toml" or path.exists():
+    if path.suffix == ".toml" or path.is_file():
         return path
     try:
-        return share.find("launch", f"{source}.toml")
+        return share.find(folder, f"{source}.toml")
     except InputError as error:
         raise ConfigError(error.given, error.expected, error.remedy) from None
 

@@ -95,8 +95,8 @@ def router(
 
     from decent import observe
     from decent.experts import store
-    from decent.experts.devices import known
     from decent.experts.work import Options
+    from decent.learning.devices import known
 
     options = Options(from_experts=from_experts, device=str(known(device)))
     code = _train(folder, [store.ROUTER], 1, again, options)
@@ -139,11 +139,16 @@ def distil(
     help="Such as full or threshold:0.1; repeatable.  [some of each kind]",
 )  # fmt: skip
 @click.option("-n", "count", type=COUNT, metavar="N", help="Samples, at most.  [10000]")
+@click.option(
+    "--bits", type=click.IntRange(min=2), metavar="N",
+    help="Bits per dimension too, on N of them: the likelihood through each flow.",
+)  # fmt: skip
 @DEVICE
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def evaluate(
-    folder: Path, strategies: tuple[str, ...], count: int | None, device: str, as_json: bool
-) -> None:
+    folder: Path, strategies: tuple[str, ...], count: int | None, bits: int | None, device: str,
+    as_json: bool,
+) -> None:  # fmt: skip
     """The flow-matching loss on held-out samples, always with the same noise and times: of the
     ensemble by each strategy, and of the dense model and the student where they are trained."""
     from rich.console import Console
@@ -153,7 +158,7 @@ def evaluate(
 
     console = Console(stderr=True, highlight=False)
     with observe.busy(console, "evaluating"):
-        report = evaluate(folder, strategies or STRATEGIES, count or COUNT, device)
+        report = evaluate(folder, strategies or STRATEGIES, count or COUNT, device, bits or 0)
     if as_json:
         click.echo(json.dumps(report, indent=2))
     else:

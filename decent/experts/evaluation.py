@@ -18,8 +18,11 @@ from torch import Tensor
 
 from decent.errors import TaskError
 from decent.experts import partition, store
+from decent.experts.devices import device_of
+from decent.experts.likelihood import bits_per_dimension, log_likelihood
 from decent.experts.metrics import PairedLoss, estimate
 from decent.experts.partition import Divided, reopen
+from decent.experts.prediction import Model
 from decent.experts.router import TOLERANCE, calibration, nats, prior_error
 from decent.experts.work import labels
 from decent.folder import write_json
@@ -31,18 +34,25 @@ CALIBRATION = "calibration.json"
 
 
 def evaluate(
-    folder: Path, strategies: Sequence[str] = STRATEGIES, count: int = COUNT, device: str = "cpu"
+    folder: Path,
+    strategies: Sequence[str] = STRATEGIES,
+    count: int = COUNT,
+    device: str = "cpu",
+    bits: int = 0,
 ) -> dict[str, Any]:
     """The paired loss of the ensemble by each of `strategies`, and of dense and student, on at most
     `count` held-out samples: name, loss, error, difference to the first and its error, active
-    experts and multiply-adds per evaluation. Raises InputError if something is missing."""
+    experts and multiply-adds per evaluation; and bits for each dimension of the latents, values one
+    unit apart, on the first `bits` samples. Raises InputError if something is missing."""
     pipeline, divided = store.open_pipeline(folder, device), reopen(folder)
     x, condition, _ = held_out(divided, folder, count)
     paired = PairedLoss(x, condition, divided.settings.seed)
     singles = [name for name in (store.DENSE, store.STUDENT) if name in pipeline.records]
-    losses, active, costs = {}, {}, {}
+    losses, active, costs, likely = {}, {}, {}, {}
+    given = x[:bits], None if condition is None else condition[:bits]
     for name in singles:
-        losses[name] = paired(store.load(folder / name, device)[0])
+        module = store.load(folder / name, device)[0]
+        losses[name], likely[name] = paired(module), _bits(module, *given)
         active[name], costs[name] = 1.0, pipeline.records[name].multiply_adds
     each = pipeline.records[store.expert(0)].multiply_adds or 0
     routing = pipeline.records[store.ROUTER].multiply_adds if pipeline.router else 0
@@ -50,16 +60,27 @@ def evaluate(
         ensemble = pipeline.ensemble(name)
         losses[name], active[name] = paired(ensemble), ensemble.active
         costs[name] = round(active[name] * each + (routing or 0))
+        likely[name] = _bits(ensemble, *given)
     first = next(iter(losses))
     rows = [
         {
             "name": name, **estimate(loss)._asdict(),
             "difference": estimate(loss - losses[first])._asdict() if name != first else None,
-            "active": active[name], "multiply_adds": costs[name],
+            "active": active[name], "multiply_adds": costs[name], "bits": likely[name],
         }
         for name, loss in losses.items()
     ]  # fmt: skip
     return {"samples": len(x), "against": first, "rows": rows}
+
+
+def _bits(model: Model, x: Tensor, condition: Tensor | None) -> dict[str, float] | None:
+    """Bits per dimension, mean and error, by Hutchinson's estimate; none of no samples."""
+    if not len(x):
+        return None
+    device = device_of(model)
+    own = None if condition is None else condition.to(device)
+    nats = log_likelihood(model, x.to(device), own, divergence="hutchinson").cpu()
+    return estimate(bits_per_dimension(nats, x[0].numel()))._asdict()
 
 
 def held_out(
@@ -83,9 +104,16 @@ def held_out(
     rows = torch.from_numpy(np.sort(rng.permutation(len(test))[:count]))
     x, own = test.rows(rows), None if test.labels is None else test.labels[rows]
     given = own if divided.settings.data.conditional else None
-    by_features = divided.manifest.method == "features"
-    assigned = torch.from_numpy(partition.assign(folder, x)) if by_features else None
-    return divided.latent.encode(x), given, assigned
+    return divided.latent.encode(x), given, _assigned(divided, folder, x, own)
+
+
+def _assigned(divided: Divided, folder: Path, x: Tensor, own: Tensor | None) -> Tensor | None:
+    """The clusters [n] of samples x with labels `own`; of parts drawn by chance there are none."""
+    if divided.manifest.method == "features":
+        return torch.from_numpy(partition.assign(folder, x))
+    if divided.manifest.method == "labels" and own is not None:
+        return torch.from_numpy(divided.manifest.assign_labels(own.numpy()))
+    return None
 
 
 def router_report(folder: Path, device: str = "cpu") -> dict[str, Any]:

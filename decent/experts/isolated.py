@@ -23,8 +23,8 @@ from typing import Any
 
 from decent import errors
 from decent.errors import DecentError, InputError
-from decent.experts.devices import each_known
 from decent.experts.work import DEFAULTS, Options, finished
+from decent.learning.devices import each_known
 
 Status = dict[str, Any]
 Show = Callable[[list[Status]], object]

@@ -17,9 +17,9 @@ from typing import Any, Literal
 
 import msgspec
 
-from decent import share, toml
-from decent.config import Strict, at_least, more_than_0
-from decent.errors import ConfigError, InputError
+from decent import toml
+from decent.config import Strict, at_least, locate, more_than_0
+from decent.errors import ConfigError
 
 FILE = "settings.toml"
 
@@ -128,20 +128,10 @@ class Settings(Strict, frozen=True):
 def load(source: str | Path | None = None, overrides: Iterable[str] = ()) -> Settings:
     """Settings from a TOML file, a name that comes with decent (`launch/experts/`), or the
     defaults; then `KEY=VALUE` overrides, keys dotted. Raises ConfigError."""
-    data = toml.read(_locate(source)) if source is not None else {}
+    data = toml.read(locate(source, "launch/experts")) if source is not None else {}
     for override in overrides:
         toml.override(data, override)
     return toml.convert(data, Settings)
-
-
-def _locate(source: str | Path) -> Path:
-    path = Path(source)
-    if path.suffix == ".toml" or path.is_file():
-        return path
-    try:
-        return share.find("launch/experts", f"{source}.toml")
-    except InputError as error:
-        raise ConfigError(error.given, error.expected, error.remedy) from None
 
 
 def _check_partition(table: PartitionTable) -> None:

@@ -25,7 +25,6 @@ from decent import __version__
 from decent.config import Strict
 from decent.errors import ModelError
 from decent.experts import files, latent, manifest, networks, settings
-from decent.experts.devices import known
 from decent.experts.ensemble import Ensemble
 from decent.experts.latent import Latent
 from decent.experts.manifest import Manifest
@@ -34,6 +33,7 @@ from decent.experts.settings import Settings
 from decent.experts.shelf import Shelf
 from decent.experts.strategy import Strategy
 from decent.folder import write_json
+from decent.learning.devices import known
 
 INDEX = "model_index.json"
 LATENT, ROUTER, STUDENT, DENSE = "latent", "router", "student", "dense"

@@ -25,7 +25,6 @@ from torch import Tensor, nn
 
 from decent.errors import ConfigError, ModelError
 from decent.experts import files, networks, store
-from decent.experts.devices import known
 from decent.experts.distil import Taught
 from decent.experts.flow import Flow
 from decent.experts.metrics import multiply_adds
@@ -34,6 +33,7 @@ from decent.experts.router import PriorCorrected, Routing, generated
 from decent.experts.settings import RouterTable, TrainingTable
 from decent.experts.store import DENSE, ROUTER, STUDENT, Record
 from decent.experts.training import Objective, Training
+from decent.learning.devices import known
 from decent.learning.trainer import torch_seed
 
 PRIOR_CORRECTED = "prior_corrected"

@@ -91,17 +91,26 @@ def calibration(report: Mapping[str, Any]) -> RenderableType:
 
 
 def losses(report: Mapping[str, Any]) -> RenderableType:
-    """A row for each model and strategy."""
-    against = f"against {report['against']}"
-    table = listing("", "loss", against, "experts", "multiply-adds")
+    """A row for each model and strategy; bits per dimension below, where they were asked for."""
+    table = listing("", "loss", f"against {report['against']}", "experts", "multiply-adds")
+    likely = listing("", "bits per dimension")
     for row in report["rows"]:
-        other = row["difference"]
-        compared = ABSENT if other is None else f"{other['mean']:+.4f} ± {other['error']:.4f}"
         table.add_row(
-            row["name"], f"{row['mean']:.4f} ± {row['error']:.4f}", compared,
+            row["name"], _estimate(row, ".4f"), _estimate(row["difference"], "+.4f"),
             f"{row['active']:.2f}", f"{row['multiply_adds']:,}",
         )  # fmt: skip
-    return Group(table, Text(f"\n{report['samples']:,} held-out samples, per evaluation"))
+        likely.add_row(row["name"], _estimate(row["bits"], ".3f"))
+    parts: list[RenderableType] = [
+        table,
+        Text(f"\n{report['samples']:,} held-out samples, per evaluation"),
+    ]
+    if report["rows"][0]["bits"] is not None:
+        parts += [Text(), likely]
+    return Group(*parts)
+
+
+def _estimate(value: Mapping[str, float] | None, form: str) -> str:
+    return ABSENT if value is None else f"{value['mean']:{form}} ± {value['error']:{form[-3:]}}"
 
 
 def _figure(value: float | None) -> str:

@@ -47,13 +47,8 @@ def _trained(
     settings: dict[str, Any], seed: int, progress: Progress, k: int
 ) -> dict[str, Pipeline]:
     common: Figures = {"seed": seed, "data": {"latent": "pca:64"}}
-    experts, whole = settings["experts"], len(settings["seeds"])
-    chance = {"partition": {"experts": experts["partition"]["experts"], "method": "random"}}
-    given = {
-        "experts": experts,
-        DENSE: settings[DENSE],
-        RANDOM: chance | {"expert": experts["expert"]},
-    }
+    whole = len(settings["seeds"])
+    given = {"experts": settings["experts"], DENSE: settings[DENSE], RANDOM: settings["shards"]}
     found = {}
     for i, (name, own) in enumerate(given.items()):
 

@@ -162,6 +162,10 @@ REFUSED = {
         ["ridge", "--set", "simulation.replicas=0"],
         ["simulation.replicas = 0", "1 or more"],
     ),
+    "no such device": (
+        ["ridge", "--set", "simulation.device=gpu"],
+        ["device 'gpu'", "expected cpu"],
+    ),
     "no such run": (["--resume", "nowhere"], ["nowhere/config.toml", "No such file"]),
     "no checkpoint": (["--resume", "empty"], ["checkpoint.safetensors", "--checkpoint-every"]),
     "no events": (["--events", "no.npz"], ["--events no.npz: No such file", "Check the path"]),

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from decent.cli import main
 from decent.errors import ConfigError
-from decent.experts import devices, isolated
-from decent.experts.devices import each_known, known
+from decent.experts import isolated
 from decent.experts.distil import Taught
 from decent.experts.flow import Flow
 from decent.experts.metrics import PairedLoss, multiply_adds
@@ -24,6 +23,8 @@ from decent.experts.router import Routing, calibration, prior_error
 from decent.experts.settings import RouterTable, TrainingTable
 from decent.experts.training import Objective, Training
 from decent.experts.work import Options
+from decent.learning import devices
+from decent.learning.devices import each_known, known
 
 TABLE = TrainingTable(batch_size=8, steps=3)
 X, CLUSTERS, LABELS = torch.randn(50, 4), torch.arange(50) % 2, torch.arange(50) % 3

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from decent.errors import ConfigError, InputError, MissingExtra, ModelError, TaskError
 from decent.experts import features, latent, manifest, partition, settings, sources
+from decent.experts.evaluation import held_out
 from decent.experts.manifest import Manifest
 
 SMALL = ["data.latent=pca:8", "partition.features=latent", "partition.fine=24"]
@@ -130,6 +131,26 @@ def test_by_labels_and_by_chance(tmp_path: Path) -> None:
     assert chance.sizes == (350,) * 4
     with pytest.raises(ConfigError, match="has 10 labels"):
         made(tmp_path / "labels", "partition.method=labels")
+
+
+def with_tests() -> sources.Data:
+    digits = sources.load("digits")
+    assert digits.labels is not None
+    return sources.Data(
+        digits.x[40:], digits.labels[40:], test=sources.Data(digits.x[:40], digits.labels[:40])
+    )
+
+
+def test_the_datas_tests_have_clusters_where_these_are_known(tmp_path: Path) -> None:
+    source = f"data.source={__file__}:with_tests"
+    made(tmp_path / "labels", source, "partition.method=labels", "partition.experts=10")
+    made(tmp_path / "random", source, "partition.method=random")
+    found = [
+        held_out(partition.reopen(tmp_path / each), tmp_path / each)[2]
+        for each in ("labels", "random")
+    ]
+    assert torch.equal(found[0], sources.load("digits").labels[:40])
+    assert found[1] is None
 
 
 def test_reopened_with_its_data(home: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from decent import share
+from decent import config, share
 from decent.errors import ConfigError
 from decent.experts.settings import Settings, load
 
@@ -56,3 +56,12 @@ def test_what_cannot_be_is_refused(override: str, said: str) -> None:
 
 def test_fewer_fine_clusters_than_experts_matter_only_to_features() -> None:
     assert load(None, ["partition.fine=1", "partition.method=random"]).partition.fine == 1
+
+
+def test_a_folder_of_the_same_name_hides_no_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("digits").mkdir()
+    assert load("digits").data.source == "digits"
+    assert config.load("digits").task.name == "digits"

@@ -37,9 +37,12 @@ def test_trained_evaluated_and_shown(folder: Path) -> None:
     assert code == 0
     assert json.loads(text)["held_out"]
     assert run("train", str(folder), "--dense", "--steps", "5", "--batch-size", "8")[0] == 0
-    code, text = run("evaluate", str(folder), "--strategy", "full", "-n", "50", "--json")
+    code, text = run(
+        "evaluate", str(folder), "--strategy", "full", "-n", "50", "--json", "--bits", "3"
+    )
     report = json.loads(text)
     assert (report["samples"], report["against"]) == (50, "dense")
+    assert all(0 < row["bits"]["mean"] < 4 for row in report["rows"])
     modules = {
         each["name"]: each for each in json.loads(run("show", str(folder), "--json")[1])["modules"]
     }

@@ -21,6 +21,7 @@ from torch import Tensor
 from decent.config import Config
 from decent.dynamics import Dynamics, system_on
 from decent.folder import Journal
+from decent.learning.devices import known
 from decent.learning.trainer import torch_seed
 from decent.simulation.ideal.checkpoint import restore, save
 from decent.simulation.ideal.engine import Engine
@@ -56,14 +57,14 @@ class Run:
             source,
             initial_state(dynamics, points),
             optimizer=self.population.optimizer(points) if steps else None,
-            device=config.simulation.device,
+            device=known(config.simulation.device),
         )
 
     def go(self, on_status: Callable[[list[Status]], None] | None, every: float | None) -> None:
         """To the end, or until it is interrupted, which takes effect between windows."""
         journal = Journal(self.out / "curve.jsonl" if self.out else None)
-        for known in self.curve:
-            journal(known)
+        for earlier in self.curve:
+            journal(earlier)
         started, start = time.monotonic(), self.engine.gradients + self.engine.exchanges
         saved, whole = self.engine.time, False  # inside a window the state is not
 
